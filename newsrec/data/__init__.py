@@ -1,0 +1,1 @@
+"""Stage 1: any supported log in, canonical frames out."""

@@ -1,0 +1,1 @@
+"""Search over the ranker's parameters; its only product is a params file that `newsrec.train --params` reads."""
