@@ -189,3 +189,22 @@ def take(values: Ints, place: Ints, missing: int) -> npt.NDArray[np.int64]:
     if not len(values):
         return np.full(len(place), missing, np.int64)
     return np.where(place >= 0, values[np.maximum(place, 0)], missing)
+
+
+def history(store: EventStore, user: Ints, at: Ints, last: int | None = None) -> tuple[Ints, Ints, Ints]:
+    """The clicks of each user strictly before each moment, newest first.
+
+    Args:
+        store: The log.
+        user: User code per request, shape (n_requests,); -1 has no history.
+        at: Moment per request in ms, shape (n_requests,).
+        last: At most this many clicks per request; None for all.
+
+    Returns:
+        `(row, place, age)` of shape (n_clicks,): the request's row, the place in `store.sequences`, 0 for the newest.
+    """
+    right, (left,) = store.of_user.edges(user, at, (None,))
+    length = right - left if last is None else np.minimum(right - left, last)
+    row = np.repeat(np.arange(len(user), dtype=np.int64), length)
+    age = np.arange(len(row), dtype=np.int64) - np.repeat(np.cumsum(length) - length, length)
+    return row, right[row] - 1 - age, age

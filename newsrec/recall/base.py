@@ -1,0 +1,88 @@
+"""What every recall channel is: a log goes in, and for each request a scored list of articles comes out.
+
+Channels are refreshed on a grid, as a production system refreshes its tables: a request sees the table that the last
+grid moment at or before its `statistics_at` would have built.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import numpy as np
+import polars as pl
+
+from features.columns import MINUTE
+from features.events import EventStore, codes_of, history, milliseconds
+from features.windows import Ints
+
+
+@dataclass(frozen=True)
+class RecallRequests:
+    """Requests as arrays of shape (n_requests,), in the order of the frame they were made from."""
+
+    frame: pl.DataFrame
+    user: Ints
+    """User code in the store, -1 for a user without a single click."""
+    at: Ints
+    """`requested_at`, ms: the user's own clicks before it are known."""
+    statistics_at: Ints
+    """Border of everything learned from other clicks, ms; at most `at`."""
+
+    @classmethod
+    def of(cls, requests: pl.DataFrame, store: EventStore) -> Self:
+        """Code the canonical requests frame (`features.columns.REQUEST`) against a store."""
+        return cls(
+            requests,
+            codes_of(requests["user_id"], store.users),
+            milliseconds(requests["requested_at"]),
+            milliseconds(requests["statistics_at"]),
+        )
+
+    def rows(self, chosen: Ints) -> "RecallRequests":
+        """Only the given rows, in the given order."""
+        return RecallRequests(self.frame[chosen], self.user[chosen], self.at[chosen], self.statistics_at[chosen])
+
+
+@dataclass(frozen=True)
+class RecallSettings:
+    """What all channels share."""
+
+    refresh_ms: int = 30 * MINUTE
+    """Step of the refresh grid, ms, > 0."""
+    depth: int = 100
+    """Articles a channel proposes per request at most, >= 1."""
+
+
+class Channel(Protocol):
+    """One recall method."""
+
+    def fit(self, store: EventStore, settings: RecallSettings) -> Self:
+        """Take the log. May precompute over all of it, as long as `recall` uses only what lies before the grid moment."""
+        ...
+
+    def recall(self, requests: RecallRequests) -> pl.DataFrame:
+        """Propose articles.
+
+        Returns:
+            `row` (UInt32, the request's row), `item` (Int64 code), `score` (Float32, finite, higher is better) and `rank`
+            (UInt16, 1 is best, no gaps). At most `depth` rows per request, no item twice, none that the user clicked
+            before, none that does not exist yet. Ties are broken by item, so that the order of the log does not matter.
+        """
+        ...
+
+
+def clicked_before(store: EventStore, requests: RecallRequests) -> pl.DataFrame:
+    """Every (row, item) a request may not be shown again, distinct."""
+    row, place, _ = history(store, requests.user, requests.at)
+    return pl.DataFrame({"row": row.astype(np.uint32), "item": store.sequences.item[place]}).unique()
+
+
+def top_rows(scored: pl.DataFrame, depth: int) -> pl.DataFrame:
+    """Keep the best `depth` rows (`row, item, score`) of each request and number them from 1, ties by item."""
+    ordered = scored.sort(["row", "score", "item"], descending=[False, True, False])
+    row = ordered["row"].to_numpy()
+    starts = np.flatnonzero(np.concatenate([[True], row[1:] != row[:-1]])) if len(row) else np.zeros(0, np.int64)
+    rank = np.arange(len(row)) - np.repeat(starts, np.diff(np.append(starts, len(row)))) + 1
+    ranked = ordered.with_columns(pl.Series("rank", rank, dtype=pl.UInt32))
+    return ranked.filter(pl.col("rank") <= depth).with_columns(
+        pl.col("rank").cast(pl.UInt16), pl.col("score").cast(pl.Float32)
+    )
