@@ -1,0 +1,207 @@
+"""The loop over time: show slates, let readers choose, let the policy learn from it. Vectorised over readers.
+
+A reader looks down the slate with falling attention and clicks at most one article: a multinomial logit over the slate
+and the choice of nothing. What an article is worth to a reader is the sum of its quality, the reader's interest in its
+category, the pull of the last click's story and category, and its fading with age.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.columns import HOUR, SECOND
+from newsrec.simulate.config import SimulationConfig, generator
+from newsrec.simulate.exposure import HALF_LIFE_TICKS, TICK, PolicyState, draw_slates, inclusion, make_pool
+from newsrec.simulate.traffic import SOCIAL, Traffic, click_delays
+from newsrec.simulate.world import Articles, Floats, Ints, Users
+
+_MEMORY: Final = 64
+"""Clicks after which an article may be shown again; few readers make as many while one article lives."""
+_SMALLEST_SLATE: Final = 5.0
+_NOTHING: Final = 0.9
+"""Log odds of clicking nothing, against an article of no quality at the top."""
+_PULL_FADES_HOURS: Final = 8.0
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One row per shown article, sorted by request (index into the traffic) and position."""
+
+    request: Ints
+    item: Ints
+    position: Ints
+    """1 = top."""
+    propensity: Floats
+    """Probability of being in the slate; each position is then equally likely."""
+    utility: Floats
+    """Log odds against an article of no quality, without the position's effect."""
+    probability: Floats
+    """True chance of a click, given the slate and the position."""
+    clicked: NDArray[np.bool_]
+    shared: NDArray[np.bool_]
+    clicked_at: Ints
+    """Milliseconds since the log's start; -1 where not clicked."""
+    dwell: Floats
+    """Seconds; NaN where not clicked."""
+
+
+def examination(position: NDArray[np.int64]) -> Floats:
+    """How much a position weighs in the choice: 1 at the top, falling to about 0.3 at position 12.
+
+    >>> examination(np.array([1, 4])).round(2).tolist()
+    [1.0, 0.54]
+    """
+    return np.asarray(position ** -0.45)
+
+
+def run(config: SimulationConfig, articles: Articles, users: Users, traffic: Traffic) -> tuple[Shown, Ints]:
+    """Play the whole log.
+
+    Returns:
+        Everything shown, and for each request of the traffic the number of articles that could have been shown.
+    """
+    rng = generator(config, "clicks")
+    state = _fresh_state(config, articles)
+    batches = []
+    eligible = np.zeros(len(traffic.time), dtype=np.int64)
+    tick = traffic.time // TICK
+    n_ticks = int(tick.max(initial=-1)) + 1
+    borders = np.searchsorted(tick, np.arange(n_ticks + 1))
+    for at in range(n_ticks):
+        pool = make_pool(rng, articles, state.popularity, at * TICK)
+        fresh_clicks = []
+        for request in _rounds(traffic.user, int(borders[at]), int(borders[at + 1])):
+            user = traffic.user[request]
+            wanted = _SMALLEST_SLATE + rng.gamma(4.0, (config.slate_size - _SMALLEST_SLATE) / 4.0, len(request))
+            probability = inclusion(pool, articles, state, user, wanted, config.exploration)
+            eligible[request] = np.count_nonzero(probability, axis=1)
+            row, column = draw_slates(rng, probability)
+            shown = _choose(
+                rng, config, articles, users, traffic, state, request, row, pool.item[column], probability[row, column]
+            )
+            fresh_clicks.append(_remember(state, articles, traffic, shown))
+            batches.append(shown)
+        _count(state, fresh_clicks)
+    return _sorted(batches), eligible
+
+
+def _fresh_state(config: SimulationConfig, articles: Articles) -> PolicyState:
+    return PolicyState(
+        popularity=np.zeros(len(articles.created)),
+        category_clicks=np.zeros((config.users, config.categories), dtype=np.float32),
+        clicked=np.full((config.users, _MEMORY), -1),
+        n_clicked=np.zeros(config.users, dtype=np.int64),
+        last_item=np.full(config.users, -1),
+        last_time=np.zeros(config.users, dtype=np.int64),
+    )
+
+
+def _rounds(user: Ints, low: int, high: int) -> list[Ints]:
+    """The requests of one tick in rounds: the first of each reader, then the second ...; each round in order of time."""
+    order = np.argsort(user[low:high], kind="stable")
+    by_user = user[low:high][order]
+    first = np.searchsorted(by_user, by_user)
+    turn = np.empty(high - low, dtype=np.int64)
+    turn[order] = np.arange(high - low) - first
+    return [low + np.flatnonzero(turn == number) for number in range(int(turn.max(initial=-1)) + 1)]
+
+
+def _utility(
+    config: SimulationConfig,
+    articles: Articles,
+    users: Users,
+    traffic: Traffic,
+    state: PolicyState,
+    request: Ints,
+    item: Ints,
+) -> Floats:
+    """Worth of each shown article to its reader at that moment; (n_shown,)."""
+    user, time = traffic.user[request], traffic.time[request]
+    age = (time - articles.created[item]) / HOUR
+    interest = np.sqrt(users.interests[user, articles.category[item]])
+    interest *= np.where(traffic.referrer[request] == SOCIAL, 0.5, 1.0)
+    last = state.last_item[user]
+    pull = np.where(last >= 0, np.exp(-(time - state.last_time[user]) / HOUR / _PULL_FADES_HOURS), 0.0)
+    same_story = articles.story[item] == articles.story[last]
+    same_category = articles.category[item] == articles.category[last]
+    return np.asarray(
+        articles.quality[item]
+        + config.interest_strength * (interest - 0.2)
+        + config.sequence_strength * pull * (same_story + 0.3 * same_category)
+        - age / articles.fading_hours[item]
+    )
+
+
+def _choose(
+    rng: np.random.Generator,
+    config: SimulationConfig,
+    articles: Articles,
+    users: Users,
+    traffic: Traffic,
+    state: PolicyState,
+    round_: Ints,
+    row: Ints,
+    item: Ints,
+    propensity: Floats,
+) -> Shown:
+    """Let each reader of a round click one article of the slate, or none."""
+    first = np.searchsorted(row, np.arange(len(round_)))
+    position = 1 + np.arange(len(row)) - first[row]
+    request = round_[row]
+    utility = _utility(config, articles, users, traffic, state, request, item)
+    weight = examination(position) * np.exp(utility)
+    running = np.concatenate([[0.0], np.cumsum(weight)])
+    ends = np.concatenate([first[1:], [len(row)]])
+    total = np.exp(_NOTHING) + running[ends] - running[first]
+    target = running[first] + rng.random(len(round_)) * total
+    hit = np.flatnonzero(target < running[ends])
+    chosen = np.searchsorted(running, target[hit], side="right") - 1
+    shared, clicked = np.zeros((2, len(row)), dtype=np.bool_)
+    clicked_at, dwell = np.full(len(row), -1), np.full(len(row), np.nan)
+    clicked[chosen] = True
+    clicked_at[chosen], dwell[chosen], shared[chosen] = _reading(
+        rng, articles, traffic, request[chosen], item[chosen], utility[chosen]
+    )
+    probability = weight / total[row]
+    return Shown(request, item, position, propensity, utility, probability, clicked, shared, clicked_at, dwell)
+
+
+def _reading(
+    rng: np.random.Generator, articles: Articles, traffic: Traffic, request: Ints, item: Ints, utility: Floats
+) -> tuple[Ints, Floats, NDArray[np.bool_]]:
+    """When the click falls, how many seconds were read, and whether the article was passed on; (n_clicks,) each."""
+    n = len(item)
+    clicked_at = traffic.time[request] + click_delays(rng, n).astype(np.int64)
+    dwell = 0.25 * articles.words[item] * rng.lognormal(0.12 * utility, 0.8, n)
+    room = np.where(traffic.next_time[request] < 0, np.inf, (traffic.next_time[request] - clicked_at) / SECOND)
+    dwell = dwell / (1 + dwell / room)  # smoothly shorter than the time to the next request
+    shared = rng.random(n) < 1 / (1 + np.exp(4.2 - 0.5 * utility))
+    return clicked_at, dwell, shared
+
+
+def _remember(state: PolicyState, articles: Articles, traffic: Traffic, shown: Shown) -> Ints:
+    """Note a round's clicks, at most one for each reader; returns the clicked articles."""
+    at = np.flatnonzero(shown.clicked)
+    item, user = shown.item[at], traffic.user[shown.request[at]]
+    state.clicked[user, state.n_clicked[user] % _MEMORY] = item
+    state.n_clicked[user] += 1
+    state.category_clicks[user, articles.category[item]] += 1
+    state.last_item[user] = item
+    state.last_time[user] = shown.clicked_at[at]
+    return item
+
+
+def _count(state: PolicyState, clicked: list[Ints]) -> None:
+    """Age the popularity by one tick and add the tick's clicks."""
+    state.popularity *= 0.5 ** (1 / HALF_LIFE_TICKS)
+    for item in clicked:
+        state.popularity += np.bincount(item, minlength=len(state.popularity))
+
+
+def _sorted(batches: list[Shown]) -> Shown:
+    """All batches as one, by request and position."""
+    columns = {name: np.concatenate([getattr(b, name) for b in batches]) for name in Shown.__dataclass_fields__}
+    order = np.argsort(columns["request"], kind="stable")  # stable: positions stay ascending
+    return Shown(**{name: values[order] for name, values in columns.items()})

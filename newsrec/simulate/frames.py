@@ -1,0 +1,157 @@
+"""From arrays to canonical frames: the log that everybody reads, and the truth that only tests and studies may see."""
+
+import hashlib
+from dataclasses import dataclass, fields
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from features.columns import CONTEXT, TIME
+from newsrec.data.log import Intake, Log
+from newsrec.simulate.clicks import Shown, examination
+from newsrec.simulate.config import SimulationConfig, generator
+from newsrec.simulate.traffic import Traffic
+from newsrec.simulate.world import Articles, Ints, Users
+
+_NOTE: Final = "simulated log: articles, readers and clicks are invented, and what decides a click is known"
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What decided the clicks. No feature, channel or ranker may read it."""
+
+    articles: pl.DataFrame
+    """`item_id, quality, fading_hours, story, breaking`, one row per article of the log, sorted by `item_id`."""
+    users: pl.DataFrame
+    """`user_id, activity, interests` (Array(Float32, categories), sums to 1), all readers, sorted by `user_id`."""
+    requests: pl.DataFrame
+    """`request_id, eligible`: how many articles had a chance of being shown; sorted by `request_id`."""
+    exposures: pl.DataFrame
+    """`request_id, item_id, utility, examination, click_probability, propensity`, row by row as the impressions."""
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """A simulated log and what decided it."""
+
+    config: SimulationConfig
+    log: Log
+    truth: Truth
+
+
+def assemble(
+    config: SimulationConfig, articles: Articles, users: Users, traffic: Traffic, shown: Shown, eligible: Ints
+) -> Simulation:
+    """Give everything its id, its canonical columns and its order."""
+    # Shuffled ids: an id that grows with time would tell an article's age to whoever has no dates.
+    item_id = 1 + generator(config, "ids").permutation(len(articles.created))
+    user_id = 1 + np.arange(config.users)
+    impressions = _impressions(config, traffic, shown, item_id, user_id)
+    clicks = _clicks(config, users, traffic, shown, item_id, user_id)
+    table = _articles(config, articles, item_id)
+    log = Log("simulated", clicks, table, impressions, intake=Intake(clicks.height, notes=(_NOTE,)))
+    log = Log(log.format, clicks, table, impressions, intake=log.intake, fingerprint=_fingerprint(log))
+    return Simulation(config, log, _truth(articles, users, shown, eligible, impressions, item_id, user_id))
+
+
+def _instants(config: SimulationConfig, name: str, values: Ints) -> pl.Series:
+    start = round(config.start.timestamp() * 1000)
+    return pl.Series(name, values + start, dtype=pl.Int64).cast(TIME)
+
+
+def _impressions(
+    config: SimulationConfig, traffic: Traffic, shown: Shown, item_id: Ints, user_id: Ints
+) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "request_id": shown.request + 1,
+            "user_id": user_id[traffic.user[shown.request]],
+            "requested_at": _instants(config, "requested_at", traffic.time[shown.request]),
+            "item_id": item_id[shown.item],
+            "clicked": shown.clicked,
+            "position": shown.position.astype(np.int32),
+            "propensity": shown.propensity.astype(np.float32),
+            "shared": shown.shared,
+            "dwell_seconds": pl.Series(shown.dwell.astype(np.float32), nan_to_null=True),
+        }
+    )
+
+
+def _clicks(
+    config: SimulationConfig, users: Users, traffic: Traffic, shown: Shown, item_id: Ints, user_id: Ints
+) -> pl.DataFrame:
+    at = np.flatnonzero(shown.clicked)
+    request = shown.request[at]
+    user = traffic.user[request]
+    context = {name: values[user] for name, values in users.context.items()} | {"referrer": traffic.referrer[request]}
+    columns = {
+        "user_id": user_id[user],
+        "item_id": item_id[shown.item[at]],
+        "clicked_at": _instants(config, "clicked_at", shown.clicked_at[at]),
+        **{name: context[name].astype(np.int32) for name in CONTEXT},
+        "dwell_seconds": shown.dwell[at].astype(np.float32),
+    }
+    return pl.DataFrame(columns).sort("clicked_at", "user_id", "item_id")
+
+
+def _articles(config: SimulationConfig, articles: Articles, item_id: Ints) -> pl.DataFrame:
+    columns = {
+        "item_id": item_id,
+        "category": articles.category.astype(np.int32),
+        "created_at": _instants(config, "created_at", articles.created),
+        "words": articles.words.astype(np.int32),
+        "publisher": articles.publisher.astype(np.int32),
+        "embedding": articles.embedding,
+    }
+    return pl.DataFrame(columns).sort("item_id")
+
+
+def _truth(
+    articles: Articles,
+    users: Users,
+    shown: Shown,
+    eligible: Ints,
+    impressions: pl.DataFrame,
+    item_id: Ints,
+    user_id: Ints,
+) -> Truth:
+    worth = {
+        "item_id": item_id,
+        "quality": articles.quality.astype(np.float32),
+        "fading_hours": articles.fading_hours.astype(np.float32),
+        "story": articles.story,
+        "breaking": articles.breaking,
+    }
+    tastes = {
+        "user_id": user_id,
+        "activity": users.activity.astype(np.float32),
+        "interests": users.interests.astype(np.float32),
+    }
+    exposures = impressions.select("request_id", "item_id").with_columns(
+        utility=pl.Series(shown.utility.astype(np.float32)),
+        examination=pl.Series(examination(shown.position).astype(np.float32)),
+        click_probability=pl.Series(shown.probability.astype(np.float32)),
+        propensity=impressions["propensity"],
+    )
+    return Truth(
+        articles=pl.DataFrame(worth).sort("item_id"),
+        users=pl.DataFrame(tastes),
+        requests=pl.DataFrame({"request_id": 1 + np.arange(len(eligible)), "eligible": eligible}),
+        exposures=exposures,
+    )
+
+
+def _fingerprint(log: Log) -> str:
+    """sha256 over the names and the values of the three frames."""
+    digest = hashlib.sha256()
+    for frame in (log.clicks, log.articles, log.impressions):
+        for column in () if frame is None else frame.iter_columns():
+            digest.update(f"{column.name}:{column.dtype}:{column.len()}".encode())
+            digest.update(np.ascontiguousarray(column.to_physical().to_numpy()).tobytes())
+    return digest.hexdigest()
+
+
+def truth_frames(truth: Truth) -> dict[str, pl.DataFrame]:
+    """The frames of the truth by name."""
+    return {field.name: getattr(truth, field.name) for field in fields(truth)}
