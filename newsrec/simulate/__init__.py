@@ -10,8 +10,7 @@ from newsrec.simulate.clicks import run
 from newsrec.simulate.config import SimulationConfig
 from newsrec.simulate.frames import Simulation, Truth, assemble, truth_frames
 from newsrec.simulate.statistics import statistics
-from newsrec.simulate.traffic import make_traffic
-from newsrec.simulate.world import make_articles, make_users
+from newsrec.simulate.traffic import make_world
 
 __all__ = ["Simulation", "SimulationConfig", "Truth", "simulate", "statistics", "write_simulation"]
 
@@ -29,11 +28,9 @@ def simulate(config: SimulationConfig = _DEFAULT) -> Simulation:
         top and random within a slate, so the click rate by position is the effect of the position alone;
         `propensity` is the exact chance that the article was in the slate.
     """
-    articles = make_articles(config)
-    users = make_users(config)
-    traffic = make_traffic(config, articles, users)
-    shown, eligible = run(config, articles, users, traffic)
-    return assemble(config, articles, users, traffic, shown, eligible)
+    world = make_world(config)
+    shown, eligible = run(world)
+    return assemble(world, shown, eligible)
 
 
 def write_simulation(out: str | Path, format: str = "table", config: SimulationConfig = _DEFAULT) -> Simulation:

@@ -1,4 +1,4 @@
-"""What a simulated log can be asked for. The command line and the tests make it; every module of the package reads it."""
+"""What a simulated log can be asked for. The command line and tests make it; every module here reads it."""
 
 import math
 from dataclasses import dataclass, fields
@@ -16,7 +16,7 @@ STREAMS: Final = ("articles", "users", "traffic", "clicks", "ids")
 class SimulationConfig:
     """Size and planted strengths of a simulated log. Equal configurations give equal logs.
 
-    The defaults give about 140,000 clicks. Strengths are on the scale of log odds; 0 switches that signal off.
+    The defaults give about 130,000 clicks. Strengths are on the scale of log odds; 0 switches that signal off.
     """
 
     users: int = 15_000
@@ -31,12 +31,12 @@ class SimulationConfig:
     """Number of categories, >= 2; their sizes follow Zipf's law."""
     embedding_dim: int = 16
     """Length of an article's embedding, >= 2."""
-    slate_size: float = 12.0
+    slate_size: float = 12.6
     """Mean number of articles that a request asks for, > 5; the slate is a few per cent shorter, see `exposure`."""
     clicks_per_user: float = 4.0
     """Scale of the heavy-tailed activity: about the median number of clicks of a user, > 0."""
-    exploration: float = 0.1
-    """Share of each slate that is drawn evenly from all living articles, in (0, 1]; bounds every propensity from below."""
+    exploration: float = 0.05
+    """Share of each slate drawn evenly from all living articles, in (0, 1]; bounds propensities from below."""
     quality_strength: float = 1.0
     """Spread of what articles are worth to everybody, >= 0."""
     interest_strength: float = 4.0

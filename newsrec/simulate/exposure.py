@@ -1,8 +1,8 @@
 """The logging policy: which living articles a request is shown, with the exact probability of each.
 
-The policy knows only what a real system knows: clicks so far, ages, categories and stories. Slates are drawn by systematic
-sampling (Madow 1949): the probability that an article is in the slate is exactly the one that was asked for, so
-`propensity` is the truth and no estimate.
+The policy knows only what a real system knows: clicks so far, ages, categories and stories. Slates are drawn by
+systematic sampling (Madow 1949): the probability that an article is in the slate is exactly the one that was asked
+for, so `propensity` is the truth and no estimate.
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ TICK: Final = 5 * MINUTE
 """The policy sees new articles and new counts this often; what the reader just clicked it sees at once."""
 MAX_PROPENSITY: Final = 0.95
 """Nothing is shown for certain: what is always shown cannot be evaluated."""
-HALF_LIFE_TICKS: Final = 18.0
-_SHARES: Final = {"popular": 0.34, "fresh": 0.16, "affinity": 0.25, "related": 0.25}
+HALF_LIFE_TICKS: Final = 24.0
+_SHARES: Final = {"popular": 0.30, "fresh": 0.20, "affinity": 0.30, "related": 0.20}
 """Parts of the slate, after the even exploration. Without a last click the related part goes to the popular one."""
 
 
@@ -28,7 +28,7 @@ class PolicyState:
     """What the policy has counted so far; the simulation's loop updates it in place."""
 
     popularity: Floats
-    """(n_articles,) clicks, halved every hour and a half."""
+    """(n_articles,) clicks, halved every two hours, as a log of the default size would have."""
     category_clicks: NDArray[np.float32]
     """(n_users, n_categories) clicks so far."""
     clicked: Ints
@@ -67,16 +67,22 @@ def make_pool(rng: np.random.Generator, articles: Articles, popularity: Floats, 
     column[item] = np.arange(len(item))
     age = (now - articles.created[item]) / HOUR
     counts = popularity[item]
-    popular = counts + 0.05 * np.exp(-age / 6)
-    fresh = np.exp(-age / 2.5)
-    appeal = np.exp(-age / 7) * np.sqrt(counts + 0.5)
+    popular = counts**0.8 + 0.1 * np.exp(-age / 10)
+    fresh = np.exp(-age / 5)
+    appeal = np.exp(-age / 20) * (counts + 0.3) ** 0.5
     return Pool(
-        item, articles.category[item], articles.story[item], column, popular / popular.sum(), fresh / fresh.sum(), appeal
+        item,
+        articles.category[item],
+        articles.story[item],
+        column,
+        popular / popular.sum(),
+        fresh / fresh.sum(),
+        appeal,
     )
 
 
 def inclusion(
-    pool: Pool, articles: Articles, state: PolicyState, user: Ints, wanted: Floats, exploration: float
+    pool: Pool, articles: Articles, state: PolicyState, user: Ints, *, wanted: Floats, exploration: float
 ) -> Floats:
     """Probability that each living article is in each request's slate.
 
@@ -97,7 +103,7 @@ def inclusion(
     known = last >= 0
     same_category = articles.category[last][:, None] == pool.category
     same_story = articles.story[last][:, None] == pool.story
-    related = (0.03 + same_category + 12.0 * same_story) * pool.appeal
+    related = (0.03 + same_category + 8.0 * same_story) * pool.appeal
     guided = 1 - exploration
     from_related = guided * _SHARES["related"] * known
     mix = _SHARES["fresh"] * guided * pool.fresh + exploration / len(pool.item)

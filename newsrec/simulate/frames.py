@@ -11,8 +11,8 @@ from features.columns import CONTEXT, TIME
 from newsrec.data.log import Intake, Log
 from newsrec.simulate.clicks import Shown, examination
 from newsrec.simulate.config import SimulationConfig, generator
-from newsrec.simulate.traffic import Traffic
-from newsrec.simulate.world import Articles, Ints, Users
+from newsrec.simulate.traffic import World
+from newsrec.simulate.world import Ints
 
 _NOTE: Final = "simulated log: articles, readers and clicks are invented, and what decides a click is known"
 
@@ -40,19 +40,25 @@ class Simulation:
     truth: Truth
 
 
-def assemble(
-    config: SimulationConfig, articles: Articles, users: Users, traffic: Traffic, shown: Shown, eligible: Ints
-) -> Simulation:
+@dataclass(frozen=True)
+class _Ids:
+    """The id of each dense index."""
+
+    item: Ints
+    user: Ints
+
+
+def assemble(world: World, shown: Shown, eligible: Ints) -> Simulation:
     """Give everything its id, its canonical columns and its order."""
     # Shuffled ids: an id that grows with time would tell an article's age to whoever has no dates.
-    item_id = 1 + generator(config, "ids").permutation(len(articles.created))
-    user_id = 1 + np.arange(config.users)
-    impressions = _impressions(config, traffic, shown, item_id, user_id)
-    clicks = _clicks(config, users, traffic, shown, item_id, user_id)
-    table = _articles(config, articles, item_id)
+    shuffled = generator(world.config, "ids").permutation(len(world.articles.created))
+    ids = _Ids(1 + shuffled, 1 + np.arange(world.config.users))
+    impressions = _impressions(world, shown, ids)
+    clicks = _clicks(world, shown, ids)
+    table = _articles(world, ids)
     log = Log("simulated", clicks, table, impressions, intake=Intake(clicks.height, notes=(_NOTE,)))
     log = Log(log.format, clicks, table, impressions, intake=log.intake, fingerprint=_fingerprint(log))
-    return Simulation(config, log, _truth(articles, users, shown, eligible, impressions, item_id, user_id))
+    return Simulation(world.config, log, _truth(world, shown, eligible, impressions, ids))
 
 
 def _instants(config: SimulationConfig, name: str, values: Ints) -> pl.Series:
@@ -60,15 +66,14 @@ def _instants(config: SimulationConfig, name: str, values: Ints) -> pl.Series:
     return pl.Series(name, values + start, dtype=pl.Int64).cast(TIME)
 
 
-def _impressions(
-    config: SimulationConfig, traffic: Traffic, shown: Shown, item_id: Ints, user_id: Ints
-) -> pl.DataFrame:
+def _impressions(world: World, shown: Shown, ids: _Ids) -> pl.DataFrame:
+    traffic = world.traffic
     return pl.DataFrame(
         {
             "request_id": shown.request + 1,
-            "user_id": user_id[traffic.user[shown.request]],
-            "requested_at": _instants(config, "requested_at", traffic.time[shown.request]),
-            "item_id": item_id[shown.item],
+            "user_id": ids.user[traffic.user[shown.request]],
+            "requested_at": _instants(world.config, "requested_at", traffic.time[shown.request]),
+            "item_id": ids.item[shown.item],
             "clicked": shown.clicked,
             "position": shown.position.astype(np.int32),
             "propensity": shown.propensity.astype(np.float32),
@@ -78,28 +83,28 @@ def _impressions(
     )
 
 
-def _clicks(
-    config: SimulationConfig, users: Users, traffic: Traffic, shown: Shown, item_id: Ints, user_id: Ints
-) -> pl.DataFrame:
+def _clicks(world: World, shown: Shown, ids: _Ids) -> pl.DataFrame:
+    users, traffic = world.users, world.traffic
     at = np.flatnonzero(shown.clicked)
     request = shown.request[at]
     user = traffic.user[request]
     context = {name: values[user] for name, values in users.context.items()} | {"referrer": traffic.referrer[request]}
     columns = {
-        "user_id": user_id[user],
-        "item_id": item_id[shown.item[at]],
-        "clicked_at": _instants(config, "clicked_at", shown.clicked_at[at]),
+        "user_id": ids.user[user],
+        "item_id": ids.item[shown.item[at]],
+        "clicked_at": _instants(world.config, "clicked_at", shown.clicked_at[at]),
         **{name: context[name].astype(np.int32) for name in CONTEXT},
         "dwell_seconds": shown.dwell[at].astype(np.float32),
     }
     return pl.DataFrame(columns).sort("clicked_at", "user_id", "item_id")
 
 
-def _articles(config: SimulationConfig, articles: Articles, item_id: Ints) -> pl.DataFrame:
+def _articles(world: World, ids: _Ids) -> pl.DataFrame:
+    articles = world.articles
     columns = {
-        "item_id": item_id,
+        "item_id": ids.item,
         "category": articles.category.astype(np.int32),
-        "created_at": _instants(config, "created_at", articles.created),
+        "created_at": _instants(world.config, "created_at", articles.created),
         "words": articles.words.astype(np.int32),
         "publisher": articles.publisher.astype(np.int32),
         "embedding": articles.embedding,
@@ -107,24 +112,17 @@ def _articles(config: SimulationConfig, articles: Articles, item_id: Ints) -> pl
     return pl.DataFrame(columns).sort("item_id")
 
 
-def _truth(
-    articles: Articles,
-    users: Users,
-    shown: Shown,
-    eligible: Ints,
-    impressions: pl.DataFrame,
-    item_id: Ints,
-    user_id: Ints,
-) -> Truth:
+def _truth(world: World, shown: Shown, eligible: Ints, impressions: pl.DataFrame, ids: _Ids) -> Truth:
+    articles, users = world.articles, world.users
     worth = {
-        "item_id": item_id,
+        "item_id": ids.item,
         "quality": articles.quality.astype(np.float32),
         "fading_hours": articles.fading_hours.astype(np.float32),
         "story": articles.story,
         "breaking": articles.breaking,
     }
     tastes = {
-        "user_id": user_id,
+        "user_id": ids.user,
         "activity": users.activity.astype(np.float32),
         "interests": users.interests.astype(np.float32),
     }

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from features.columns import DAY, HOUR, MINUTE, SECOND
 from newsrec.simulate.config import SimulationConfig, generator
-from newsrec.simulate.world import Articles, Floats, Ints, Users, cumulative_rhythm
+from newsrec.simulate.world import Articles, Floats, Ints, Users, cumulative_rhythm, make_articles, make_users
 
 PAUSE: Final = 30 * MINUTE
 """A longer silence of a reader starts a new session."""
@@ -21,7 +21,7 @@ SHORTEST_PAUSE: Final = 12 * SECOND
 """Two requests of a reader are never closer; the click on the first falls between."""
 _VISITING: Final = (5, 3, 2, 1, 1, 2, 4, 6, 8, 9, 9, 10, 11, 10, 9, 9, 9, 10, 11, 12, 12, 11, 9, 7)
 _REQUESTS_PER_SESSION: Final = 2.6
-_REQUESTS_PER_CLICK: Final = 1.45
+_REQUESTS_PER_CLICK: Final = 1.15
 _REFERRERS: Final = (0.45, 0.22, 0.05, 0.05, 0.15, 0.04, 0.04)
 SOCIAL: Final = 5
 """The referrer whose readers follow the crowd more than their own interests."""
@@ -38,6 +38,22 @@ class Traffic:
     """The reader's next request in the same session; -1 after the last."""
     referrer: Ints
     """1 to 7, one for a session."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything that is settled before the first click."""
+
+    config: SimulationConfig
+    articles: Articles
+    users: Users
+    traffic: Traffic
+
+
+def make_world(config: SimulationConfig) -> World:
+    """Publish the articles, invent the readers and draw their visits."""
+    articles, users = make_articles(config), make_users(config)
+    return World(config, articles, users, make_traffic(config, articles, users))
 
 
 def make_traffic(config: SimulationConfig, articles: Articles, users: Users) -> Traffic:
@@ -70,7 +86,7 @@ def _session_starts(rng: np.random.Generator, config: SimulationConfig, articles
     news = articles.created[articles.breaking & (articles.created >= 0)] / HOUR
     if len(news):
         surge = rng.choice(news, n) + rng.exponential(0.7, n)
-        hours = np.where(rng.random(n) < 0.08, surge, hours)
+        hours = np.where((rng.random(n) < 0.08) & (surge < 24 * config.days), surge, hours)
     return (hours * HOUR).astype(np.int64)
 
 

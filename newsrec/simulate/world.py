@@ -90,8 +90,9 @@ def make_articles(config: SimulationConfig) -> Articles:
         breaking=breaking[story],
         publisher=publisher,
         words=np.maximum(40, rng.lognormal(5.3, 0.5, len(story))).astype(np.int64),
-        quality=config.quality_strength * _quality(rng, config, category, publisher, story, breaking),
-        fading_hours=rng.lognormal(np.log(np.where(breaking[story], 4.0, 6.0)), 0.4),
+        quality=config.quality_strength
+        * _quality(rng, config, category=category, publisher=publisher, story=story, breaking=breaking),
+        fading_hours=rng.lognormal(np.log(np.where(breaking[story], 10.0, 22.0)), 0.4),
         embedding=_embeddings(rng, config, category, story),
     )
 
@@ -121,16 +122,22 @@ def _zipf(rng: np.random.Generator, n: int, size: int) -> Ints:
 
 
 def _quality(
-    rng: np.random.Generator, config: SimulationConfig, category: Ints, publisher: Ints, story: Ints, breaking: Floats
+    rng: np.random.Generator,
+    config: SimulationConfig,
+    *,
+    category: Ints,
+    publisher: Ints,
+    story: Ints,
+    breaking: NDArray[np.bool_],
 ) -> Floats:
     """Publisher, category, story and the article's own part, so that a table of articles foretells some of it."""
     parts = (
         0.3 * rng.standard_normal(PUBLISHERS)[publisher],
         0.2 * rng.standard_normal(config.categories)[category],
         0.5 * rng.standard_normal(len(breaking))[story],
-        0.9 * rng.standard_normal(len(story)),
+        0.8 * rng.standard_normal(len(story)),
     )
-    return np.asarray(sum(parts) + 1.2 * breaking[story])
+    return np.asarray(sum(parts) + 1.0 * breaking[story])
 
 
 def _embeddings(rng: np.random.Generator, config: SimulationConfig, category: Ints, story: Ints) -> NDArray[np.float32]:
@@ -138,4 +145,5 @@ def _embeddings(rng: np.random.Generator, config: SimulationConfig, category: In
     vector = rng.standard_normal((config.categories, dim))[category]
     vector = vector + 0.7 * rng.standard_normal((int(story.max()) + 1, dim))[story]
     vector = vector + 0.5 * rng.standard_normal((len(story), dim))
-    return (vector / np.sqrt(np.square(vector).sum(axis=1, keepdims=True))).astype(np.float32)
+    unit: Floats = vector / np.sqrt(np.square(vector).sum(axis=1, keepdims=True))
+    return unit.astype(np.float32)
