@@ -17,7 +17,7 @@ from newsrec.simulate.exposure import HALF_LIFE_TICKS, TICK, PolicyState, Pool, 
 from newsrec.simulate.traffic import SOCIAL, World, click_delays
 from newsrec.simulate.world import Floats, Ints
 
-_MEMORY: Final = 64
+_MEMORY: Final = 128
 """Clicks after which an article may be shown again; few readers make as many while one article lives."""
 _SMALLEST_SLATE: Final = 5.0
 _NOTHING: Final = 0.9
@@ -105,7 +105,7 @@ def _fresh_state(world: World) -> PolicyState:
 
 
 def _rounds(user: Ints, low: int, high: int) -> list[Ints]:
-    """The requests of one tick in rounds, each in order of time: the first of every reader, then the second, and so on."""
+    """The requests of one tick in rounds, each in order of time: the first of every reader, then the second, ..."""
     order = np.argsort(user[low:high], kind="stable")
     by_user = user[low:high][order]
     first = np.searchsorted(by_user, by_user)
