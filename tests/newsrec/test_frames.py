@@ -20,7 +20,7 @@ def no_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
     def guarded(name: str, *args: object, **kwargs: object) -> object:
-        if name.split(".")[0] == "pyarrow" and sys._getframe(1).f_globals["__name__"].startswith("polars"):
+        if name.split(".", maxsplit=1)[0] == "pyarrow" and sys._getframe(1).f_globals["__name__"].startswith("polars"):
             raise ModuleNotFoundError("pyarrow must not be needed")
         return real(name, *args, **kwargs)  # type: ignore[arg-type]
 
