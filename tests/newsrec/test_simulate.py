@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -165,7 +165,7 @@ def test_clicked_articles_are_not_shown_again(middle: Simulation) -> None:
 def test_log_stays_inside_its_days(small: Simulation) -> None:
     asked = impressions(small)["requested_at"]
     assert asked.min() >= SMALL.start  # type: ignore[operator]
-    assert (asked.max() - SMALL.start).days < SMALL.days  # type: ignore[operator]
+    assert asked.max() < SMALL.start + timedelta(days=SMALL.days)  # type: ignore[operator]
 
 
 # Like the real logs
@@ -207,6 +207,28 @@ def test_pauses_inside_sessions_are_short_and_no_gap_is_frequent(middle: Simulat
     assert short.min() >= 12_000
     _, counts = np.unique(short, return_counts=True)
     assert counts.max() <= 12  # about 20,000 gaps over a few hundred thousand possible values
+
+
+def test_cutting_at_half_an_hour_finds_the_sessions_again() -> None:
+    traffic = make_world(MIDDLE).traffic
+    order = np.lexsort((traffic.time, traffic.user))
+    time, goes_on = traffic.time[order], traffic.next_time[order] >= 0
+    same = np.diff(traffic.user[order]) == 0
+    gaps = np.diff(time)
+    assert gaps[same & goes_on[:-1]].max() < PAUSE
+    assert gaps[same & ~goes_on[:-1]].min() > PAUSE
+    np.testing.assert_array_equal(traffic.next_time[order][goes_on], time[1:][goes_on[:-1]])
+
+
+def test_a_reading_ends_before_the_next_page_is_asked_for(middle: Simulation) -> None:
+    asked = impressions(middle).unique("request_id").select("user_id", "requested_at").sort("requested_at")
+    clicks = middle.log.clicks.select("user_id", "clicked_at", "dwell_seconds")
+    following = clicks.join_asof(
+        asked, left_on="clicked_at", right_on="requested_at", by="user_id", strategy="forward", check_sortedness=False
+    ).drop_nulls()
+    end = pl.col("clicked_at") + pl.duration(milliseconds=(pl.col("dwell_seconds") * 1000).floor())
+    assert following.height > 10_000
+    assert following.select((end <= pl.col("requested_at")).mean()).item() > 0.9999
 
 
 def test_statistics_of_a_log_without_impressions_are_null_where_nothing_is_known(small: Simulation) -> None:
