@@ -1,8 +1,27 @@
 """The log after reading: canonical frames and what reading did to get them. Formats make it; every stage reads it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
 
 import polars as pl
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What the caller may say about the files. The defaults suit every fixed format."""
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Format `table` only: canonical name -> the file's name, as in `{"user_id": "reader", "clicked_at": "time"}`."""
+    integer_ids: bool = False
+    """Format `table` only: ids are whole numbers (Int64). Otherwise they are text, so that '007' stays '007'."""
+    quarantine: Path | None = None
+    """CSV that receives the bad rows as `file, line, reason, raw`; written if there are any. None: only counted."""
+    max_bad_share: float = 0.01
+    """Share of the rows of clicks, articles or impressions that may be bad, in [0, 1]; above it the log is refused."""
+    now: datetime | None = None
+    """The reader's clock (time zone aware); clicks more than a day after it are bad rows. None: the machine's clock."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +40,10 @@ class Log:
     """A click log in canonical frames (see `features.columns`).
 
     `clicks`: `user_id, item_id, clicked_at` and the context columns the source has; no exact duplicates; sorted by
-    `clicked_at, user_id, item_id`. `articles`: one row per `item_id`, sorted by it, only columns the source has; may lack
-    clicked items. `impressions`: `request_id, user_id, requested_at, item_id, clicked` or None. `held_out_users`: one
-    column `user_id`, users whose next click somebody else knows (a competition's test users): their clicks are events,
+    `clicked_at, user_id, item_id`. `articles`: one row per `item_id`, sorted by it, only columns the source has; may
+    lack clicked items. `impressions`: `request_id, user_id, requested_at, item_id, clicked` (Boolean), sorted by
+    `requested_at, request_id` and then `position` or `item_id`; or None. `held_out_users`: one column `user_id`,
+    unique, ascending: users whose next click somebody else knows (a competition's test users): their clicks are events,
     never training requests, and a submission answers them in this order; None where the format has no such users.
     """
 
