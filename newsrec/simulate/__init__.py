@@ -38,7 +38,8 @@ def write_simulation(out: str | Path, format: str = "table", config: SimulationC
 
     Args:
         out: Folder to write to; made if it is not there.
-        format: One of the formats that can be written. `table` also gets `truth/<name>.parquet`.
+        format: One of the formats that can be written. What it cannot hold is left out; `table` holds all
+            and also gets `truth/<name>.parquet`.
         config: Size, seed and planted strengths.
 
     Returns:
@@ -47,7 +48,7 @@ def write_simulation(out: str | Path, format: str = "table", config: SimulationC
     from newsrec.data.write import write_log
 
     simulation = simulate(config)
-    write_log(simulation.log, Path(out), format)
+    write_log(simulation.log, Path(out), format, lossy=True)
     if format == "table":
         folder = Path(out) / "truth"
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,5 @@
 """From arrays to canonical frames: the log that everybody reads, and the truth that only tests and studies may see."""
 
-import hashlib
 from dataclasses import dataclass, fields
 from typing import Final
 
@@ -8,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from features.columns import CONTEXT, TIME
+from newsrec.data.fingerprint import fingerprint
 from newsrec.data.log import Intake, Log
 from newsrec.simulate.clicks import Shown, examination
 from newsrec.simulate.config import SimulationConfig, generator
@@ -56,8 +56,9 @@ def assemble(world: World, shown: Shown, eligible: Ints) -> Simulation:
     impressions = _impressions(world, shown, ids)
     clicks = _clicks(world, shown, ids)
     table = _articles(world, ids)
-    log = Log("simulated", clicks, table, impressions, intake=Intake(clicks.height, notes=(_NOTE,)))
-    log = Log(log.format, clicks, table, impressions, intake=log.intake, fingerprint=_fingerprint(log))
+    content = fingerprint({"clicks": clicks, "articles": table, "impressions": impressions})
+    intake = Intake(rows_read=clicks.height, notes=(_NOTE,))
+    log = Log("simulated", clicks, table, impressions, intake=intake, fingerprint=content)
     return Simulation(world.config, log, _truth(world, shown, eligible, impressions, ids))
 
 
@@ -138,16 +139,6 @@ def _truth(world: World, shown: Shown, eligible: Ints, impressions: pl.DataFrame
         requests=pl.DataFrame({"request_id": 1 + np.arange(len(eligible)), "eligible": eligible}),
         exposures=exposures,
     )
-
-
-def _fingerprint(log: Log) -> str:
-    """sha256 over the names and the values of the three frames."""
-    digest = hashlib.sha256()
-    for frame in (log.clicks, log.articles, log.impressions):
-        for column in () if frame is None else frame.iter_columns():
-            digest.update(f"{column.name}:{column.dtype}:{column.len()}".encode())
-            digest.update(np.ascontiguousarray(column.to_physical().to_numpy()).tobytes())
-    return digest.hexdigest()
 
 
 def truth_frames(truth: Truth) -> dict[str, pl.DataFrame]:
