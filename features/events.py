@@ -12,14 +12,21 @@ import numpy.typing as npt
 import polars as pl
 
 from features.columns import CONTEXT
-from features.windows import NO_KEY, EventIndex, Ints, first_of_its_kind, previous_in_sequence, sequence_order, session_position
-
-NO_TIME = np.iinfo(np.int64).min
+from features.windows import (
+    NO_KEY,
+    NO_TIME,
+    EventIndex,
+    Ints,
+    first_of_its_kind,
+    previous_in_sequence,
+    sequence_order,
+    session_position,
+)
 
 
 def milliseconds(column: pl.Series) -> Ints:
     """Times as integers, null as `NO_TIME`; shape kept."""
-    return column.to_physical().cast(pl.Int64).fill_null(int(NO_TIME)).to_numpy()
+    return column.to_physical().cast(pl.Int64).fill_null(NO_TIME).to_numpy()
 
 
 def codes_of(ids: pl.Series, known: pl.Series) -> Ints:
@@ -92,10 +99,10 @@ class EventStore:
 
     @cached_property
     def exists_from(self) -> Ints:
-        """First moment an item may be shown, ms: its creation, or its first click where that is unknown."""
+        """What must lie before a request for the item to be shown, ms: its creation, else its first click."""
         first = np.full(self.n_items, np.iinfo(np.int64).max, np.int64)
         np.minimum.at(first, self.item, self.time)
-        return np.where(self.created == NO_TIME, first + 1, self.created)
+        return np.where(self.created == NO_TIME, first, self.created)
 
     @cached_property
     def sequences(self) -> Sequences:
@@ -150,7 +157,7 @@ class EventStore:
 
     @cached_property
     def of_transition(self) -> EventIndex:
-        """Moves from one click to the next of the same user, keyed by `pair_key(from, to)`; known at the later click."""
+        """Moves from a click to the next of the same user, keyed by `pair_key(from, to)`; known at the later click."""
         source, target, time = self._transitions
         return EventIndex(self.pair_key(source, target), time)
 
@@ -166,6 +173,20 @@ class EventStore:
         before = previous_in_sequence(s.user, 1)
         moved = (before >= 0) & (s.item[before] != s.item)
         return s.item[before[moved]], s.item[moved], s.time[moved]
+
+    @cached_property
+    def of_category_transition(self) -> EventIndex:
+        """Moves from one category to another or the same, keyed by `pair_key(from, to)`; known at the later click."""
+        source, target, time = self._transitions
+        key = self.pair_key(self.category[source], self.category[target])
+        return EventIndex(key[key >= 0], time[key >= 0])
+
+    @cached_property
+    def of_category_departure(self) -> EventIndex:
+        """Moves away from an article of a category, keyed by it; known at the later click."""
+        source, target, time = self._transitions
+        known = (self.category[source] >= 0) & (self.category[target] >= 0)
+        return EventIndex(self.category[source][known], time[known])
 
     def pair_key(self, first: Ints, second: Ints) -> Ints:
         """One key for (user or item, item or category); -1 where either is unknown. Shape of the inputs."""

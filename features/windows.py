@@ -17,6 +17,9 @@ Ints = npt.NDArray[np.int64]
 NO_KEY: Final = -1
 """Key of something unknown: it has no events."""
 
+NO_TIME: Final = int(np.iinfo(np.int64).min)
+"""A moment that is not known."""
+
 SESSION_PAUSE_MS: Final = 30 * 60 * 1_000
 """A pause this long ends a session (the usual half hour of web analytics; DSIN, Feng et al. 2019, section 3.1)."""
 
@@ -27,8 +30,8 @@ class EventIndex:
     Args:
         key: Shape (n_events,), any integers >= 0.
         time: Shape (n_events,), milliseconds.
-        values: Integer columns of shape (n_events,) whose sums over windows are wanted. Integers, so that a sum does not
-            depend on the order of its terms.
+        values: Integer columns of shape (n_events,) whose sums over windows are wanted. Integers, so that a sum does
+            not depend on the order of its terms.
     """
 
     def __init__(self, key: Ints, time: Ints, values: Mapping[str, Ints] | None = None) -> None:
@@ -41,7 +44,8 @@ class EventIndex:
         order = np.argsort(packed, kind="stable")
         self._packed = packed[order]
         self._running = {
-            name: np.concatenate([np.zeros(1, np.int64), np.cumsum(column[order])]) for name, column in (values or {}).items()
+            name: np.concatenate([np.zeros(1, np.int64), np.cumsum(column[order])])
+            for name, column in (values or {}).items()
         }
 
     def __len__(self) -> int:
@@ -89,6 +93,19 @@ class EventIndex:
         right, lefts = self.edges(key, at, windows)
         return [right - left for left in lefts]
 
+    def latest(self, key: Ints, at: Ints) -> Ints:
+        """Time of the last event of `key` before `at`, ms; `NO_TIME` where there is none. Shape (n,).
+
+        >>> index = EventIndex(np.array([7, 7]), np.array([10, 20]))
+        >>> index.latest(np.array([7, 7]), np.array([21, 20])).tolist()
+        [20, 10]
+        """
+        right, (left,) = self.edges(key, at, (None,))
+        if not len(self):
+            return np.full(len(key), NO_TIME, np.int64)
+        packed = self._packed[np.maximum(right - 1, 0)]
+        return np.where(right > left, packed % self._span + self._origin, NO_TIME)
+
     def sums(self, name: str, left: Ints, right: Ints) -> Ints:
         """Sum of the value `name` between two edges that `edges` returned, shape (n,)."""
         running = self._running[name]
@@ -102,7 +119,7 @@ def sequence_order(user: Ints, time: Ints, item: Ints) -> Ints:
 
 
 def previous_in_sequence(user: Ints, distance: int) -> Ints:
-    """Index of the click `distance` places earlier of the same user, or -1. `user` is in `sequence_order`; shape (n,)."""
+    """Index of the click `distance` places earlier of the same user, or -1; shape (n,). Input in `sequence_order`."""
     index = np.arange(len(user), dtype=np.int64)
     earlier = index - distance
     same = (earlier >= 0) & (user[np.maximum(earlier, 0)] == user)

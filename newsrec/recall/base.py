@@ -50,24 +50,43 @@ class RecallSettings:
     """Step of the refresh grid, ms, > 0."""
     depth: int = 100
     """Articles a channel proposes per request at most, >= 1."""
+    since: int | None = None
+    """No request will stand before this moment, ms, so older clicks need not be prepared; None prepares all."""
+
+    def first_bucket(self, window: int) -> int:
+        """The first refresh bucket that a window of so many buckets can reach from `since`."""
+        return -(2**62) if self.since is None else self.since // self.refresh_ms - window
 
 
 class Channel(Protocol):
     """One recall method."""
 
     def fit(self, store: EventStore, settings: RecallSettings) -> Self:
-        """Take the log. May precompute over all of it, as long as `recall` uses only what lies before the grid moment."""
+        """Take the log. May precompute over all of it if `recall` uses only what lies before the grid moment."""
+        ...
+
+    def table(self, at: int) -> pl.DataFrame:
+        """What the last refresh before `at` (ms) knows, in raw ids: kept in the bundle for services without Python."""
         ...
 
     def recall(self, requests: RecallRequests) -> pl.DataFrame:
         """Propose articles.
 
         Returns:
-            `row` (UInt32, the request's row), `item` (Int64 code), `score` (Float32, finite, higher is better) and `rank`
+            `row` (UInt32, the request's row), `item` (Int64 code), `score` (Float32, finite, higher is better), `rank`
             (UInt16, 1 is best, no gaps). At most `depth` rows per request, no item twice, none that the user clicked
             before, none that does not exist yet. Ties are broken by item, so that the order of the log does not matter.
         """
         ...
+
+
+def clicks_per_bucket(store: EventStore, settings: RecallSettings, first: int) -> pl.DataFrame:
+    """Clicks per refresh bucket and item from the bucket `first` on: `bucket, item, n`, sorted by bucket."""
+    clicks = pl.DataFrame({"bucket": store.time // settings.refresh_ms, "item": store.item})
+    counted = (
+        clicks.filter(pl.col("bucket") >= first).group_by("bucket", "item").agg(pl.len().cast(pl.Int64).alias("n"))
+    )
+    return counted.sort("bucket")
 
 
 def clicked_before(store: EventStore, requests: RecallRequests) -> pl.DataFrame:

@@ -7,6 +7,7 @@ order. Direction and distance weights: public write-ups of the Tianchi news comp
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Self
 
 import numpy as np
@@ -15,14 +16,14 @@ import polars as pl
 from features.columns import HOUR
 from features.events import EventStore, history
 from features.windows import Ints, grid_before, previous_in_sequence
-from newsrec.recall.base import RecallRequests, RecallSettings, clicked_before, top_rows
+from newsrec.recall.base import RecallRequests, RecallSettings, clicked_before, clicks_per_bucket, top_rows
 
 
 @dataclass(frozen=True)
 class ItemCFParams:
     """How pairs are weighed and remembered."""
 
-    window_hours: float = 36.0
+    window_hours: float = 24.0
     """How long a pair of clicks is remembered, hours, > 0."""
     places: int = 3
     """Largest distance in the user's sequence that makes a pair, >= 1."""
@@ -30,15 +31,15 @@ class ItemCFParams:
     """Weight of a pair against the direction of reading, 0..1."""
     place_decay: float = 0.8
     """Weight per place of distance, 0..1."""
-    gap_hours: float = 12.0
+    gap_hours: float = 3.0
     """A pair this far apart in time weighs half, hours, > 0."""
-    popularity_power: float = 0.5
+    popularity_power: float = 0.4
     """Exponent of the target's clicks in the denominator: 0 favours the popular, 1 the niche."""
-    history: int = 5
+    history: int = 3
     """Last clicks of the user that propose articles, >= 1."""
-    history_decay: float = 0.7
+    history_decay: float = 0.5
     """Weight of each click further back, 0..1."""
-    neighbours: int = 150
+    neighbours: int = 100
     """Best neighbours kept per article and refresh, >= 1."""
 
 
@@ -59,9 +60,9 @@ class ItemCF:
         self._store = store
         self._settings = settings
         self._window = max(1, round(self.params.window_hours * HOUR / settings.refresh_ms))
+        self._first_bucket = settings.first_bucket(self._window)
         self._pairs = self._count_pairs()
-        clicks = pl.DataFrame({"bucket": store.time // settings.refresh_ms, "item": store.item})
-        self._clicks = clicks.group_by("bucket", "item").agg(pl.len().alias("n")).sort("bucket")
+        self._clicks = clicks_per_bucket(store, settings, self._first_bucket)
         return self
 
     def recall(self, requests: RecallRequests) -> pl.DataFrame:
@@ -79,13 +80,27 @@ class ItemCF:
         parts = [self._score(part, neighbours, seen, requests) for part in self._chunks(asked)]
         return pl.concat(parts) if parts else _nothing()
 
+    def table(self, at: int) -> pl.DataFrame:
+        sources = pl.DataFrame({"source": np.arange(self._store.n_items, dtype=np.int64)})
+        grid = at // self._settings.refresh_ms
+        best = self._neighbours(sources.with_columns(pl.lit(grid, pl.Int64).alias("grid")))
+        best = best.sort(["source", "similarity", "target"], descending=[False, True, False])
+        return pl.DataFrame(
+            {
+                "item_id": self._store.items.gather(best["source"]),
+                "neighbour_id": self._store.items.gather(best["target"]),
+                "similarity": best["similarity"].cast(pl.Float32),
+            }
+        )
+
     def _count_pairs(self) -> pl.DataFrame:
         """Pair weights per refresh bucket: `bucket, source, target, weight`, sorted by bucket."""
         s, p = self._store.sequences, self.params
         frames = []
         for distance in range(1, p.places + 1):
             before = previous_in_sequence(s.user, distance)
-            later = np.flatnonzero((before >= 0) & (s.item[before] != s.item))
+            recent = s.time // self._settings.refresh_ms >= self._first_bucket
+            later = np.flatnonzero(recent & (before >= 0) & (s.item[before] != s.item))
             earlier = before[later]
             gap = (s.time[later] - s.time[earlier]) / (p.gap_hours * HOUR)
             weight = WEIGHT_UNIT * p.place_decay ** (distance - 1) / (1.0 + gap)
@@ -110,7 +125,10 @@ class ItemCF:
 
     def _rank_neighbours(self, pairs: pl.DataFrame, clicks: pl.DataFrame) -> pl.DataFrame:
         similarity = (
-            pl.col("weight") / WEIGHT_UNIT / pl.col("n").sqrt() / pl.col("n_target").cast(pl.Float64).pow(self.params.popularity_power)
+            pl.col("weight")
+            / WEIGHT_UNIT
+            / pl.col("n").sqrt()
+            / pl.col("n_target").cast(pl.Float64).pow(self.params.popularity_power)
         )
         return (
             pairs.group_by("source", "target")
@@ -133,7 +151,7 @@ class ItemCF:
         chunk = asked["row"].to_numpy() // rows_per_chunk
         cuts = np.flatnonzero(np.diff(chunk)) + 1
         bounds = [0, *cuts.tolist(), len(asked)]
-        return [asked[low:high] for low, high in zip(bounds, bounds[1:], strict=False)]
+        return [asked[low:high] for low, high in pairwise(bounds)]
 
     def _score(
         self, asked: pl.DataFrame, neighbours: pl.DataFrame, seen: pl.DataFrame, requests: RecallRequests

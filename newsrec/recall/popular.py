@@ -1,7 +1,7 @@
-"""Popular right now: clicks in the last hour and the last six, the newest counting most, among articles that exist.
+"""Popular right now: clicks in the last half hour, two hours, half a day, among articles that exist.
 
-One list per refresh, the same for everybody, minus what the user has read; so a user without any history is answered
-too. News lives hours: popularity over days ranks yesterday's stories first.
+The newest clicks count most. One list per refresh, the same for everybody, minus what the user has read; so a user
+without any history is answered too. News lives hours: popularity over days ranks yesterday's stories first.
 """
 
 from dataclasses import dataclass
@@ -13,17 +13,21 @@ import polars as pl
 from features.columns import HOUR
 from features.events import EventStore
 from features.windows import Ints, grid_before
-from newsrec.recall.base import RecallRequests, RecallSettings, clicked_before, top_rows
+from newsrec.recall.base import RecallRequests, RecallSettings, clicked_before, clicks_per_bucket, top_rows
 
 
 @dataclass(frozen=True)
 class PopularParams:
     """Which clicks count how much."""
 
-    windows_hours: tuple[float, ...] = (1.0, 6.0, 48.0)
+    windows_hours: tuple[float, ...] = (0.5, 2.0, 12.0, 48.0)
     """Windows before the refresh, hours; the widest is also how long an unread article stays listed."""
-    weights: tuple[int, ...] = (1_000, 100, 1)
-    """Weight of a click in each window (a click in the last hour counts in all of them)."""
+    weights: tuple[int, ...] = (10_000, 1_000, 10, 1)
+    """Weight of a click in each window (a click of the last minutes counts in all of them)."""
+
+
+SPARE = 3
+"""Lists are this many times longer than what is proposed, because readers have read parts of them."""
 
 
 class Popular:
@@ -35,17 +39,18 @@ class Popular:
     def fit(self, store: EventStore, settings: RecallSettings) -> Self:
         self._store = store
         self._settings = settings
-        clicks = pl.DataFrame({"bucket": store.time // settings.refresh_ms, "item": store.item})
-        self._clicks = clicks.group_by("bucket", "item").agg(pl.len().cast(pl.Int64).alias("n")).sort("bucket")
+        self._steps = [max(1, round(hours * HOUR / settings.refresh_ms)) for hours in self.params.windows_hours]
+        self._clicks = clicks_per_bucket(store, settings, settings.first_bucket(max(self._steps)))
         return self
+
+    def table(self, at: int) -> pl.DataFrame:
+        best = self._lists(np.array([at // self._settings.refresh_ms]), self._settings.depth)
+        return pl.DataFrame({"item_id": self._store.items.gather(best["item"]), "score": best["score"]})
 
     def recall(self, requests: RecallRequests) -> pl.DataFrame:
         grid = grid_before(requests.statistics_at, self._settings.refresh_ms)
         seen = clicked_before(self._store, requests)
-        # A list is as much longer than `depth` as the longest history it meets could take away from it.
-        longest = int(seen.group_by("row").len()["len"].max() or 0) if len(seen) else 0  # type: ignore[call-overload]
-        spare = min(longest, self._settings.depth)
-        lists = self._lists(np.unique(grid), self._settings.depth + spare)
+        lists = self._lists(np.unique(grid), SPARE * self._settings.depth)
         rows = pl.DataFrame({"row": np.arange(len(grid), dtype=np.uint32), "grid": grid})
         scored = rows.join(lists, on="grid").drop("grid").join(seen, on=["row", "item"], how="anti")
         exists = self._store.exists_from[scored["item"].to_numpy()] < requests.at[scored["row"].to_numpy()]
@@ -54,13 +59,12 @@ class Popular:
     def _lists(self, grids: Ints, length: int) -> pl.DataFrame:
         """The list of each refresh: `grid, item, score`."""
         buckets = self._clicks["bucket"].to_numpy()
-        steps = [max(1, round(hours * HOUR / self._settings.refresh_ms)) for hours in self.params.windows_hours]
         tables = []
         for grid in grids.tolist():
-            low, high = np.searchsorted(buckets, [grid - max(steps), grid])
+            low, high = np.searchsorted(buckets, [grid - max(self._steps), grid])
             weight = sum(
                 (pl.col("bucket") >= grid - step).cast(pl.Int64) * weight
-                for step, weight in zip(steps, self.params.weights, strict=True)
+                for step, weight in zip(self._steps, self.params.weights, strict=True)
             )
             tables.append(
                 self._clicks[int(low) : int(high)]
@@ -70,4 +74,8 @@ class Popular:
                 .head(length)
                 .with_columns(pl.lit(grid, pl.Int64).alias("grid"))
             )
-        return pl.concat(tables) if tables else pl.DataFrame(schema={"item": pl.Int64, "score": pl.Int64, "grid": pl.Int64})
+        return (
+            pl.concat(tables)
+            if tables
+            else pl.DataFrame(schema={"item": pl.Int64, "score": pl.Int64, "grid": pl.Int64})
+        )

@@ -1,0 +1,59 @@
+"""Candidates and the log in, the model's input out: the one implementation for training and for serving."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+
+from features.catalog import Feature
+from features.events import EventStore
+from features.facts import FACTS, Rows, attach_facts
+from features.slate import REQUEST
+from features.vocabulary import Vocabulary
+
+FACT_NAMES = frozenset(name for group in FACTS for name in group.names)
+
+
+def build(
+    candidates: pl.DataFrame,
+    requests: pl.DataFrame,
+    store: EventStore,
+    vocabulary: Vocabulary,
+    features: Sequence[Feature],
+) -> pl.DataFrame:
+    """Describe each candidate by what was known strictly before its request.
+
+    Args:
+        candidates: `request_id, item_id, recall_rank`, `<channel>_score` and `<channel>_rank`; whole lists. An optional
+            Boolean column `kept` says which rows to return; the others still count inside the request.
+        requests: `request_id, user_id, requested_at, statistics_at`, one row per request; may hold more than are asked.
+        store: The log; what lies at or after a request has no influence on its rows.
+        vocabulary: Codes of the context columns.
+        features: From `features.catalog.features_for`.
+
+    Returns:
+        One Float32 column per feature, in their order, one row per kept candidate, in the candidates' order. Null where
+        a feature says so; never infinite.
+    """
+    rows = Rows.of(candidates, requests, store, vocabulary)
+    slate = [f for f in features if f.of_slate]
+    early = frozenset[str]().union(*(f.roots for f in slate)) & FACT_NAMES
+    whole = _with_facts(candidates, rows, early)
+    of_slate = whole.select(REQUEST, *(_column(f) for f in slate)).drop(REQUEST)
+    if "kept" in candidates.columns:
+        keep = candidates["kept"].to_numpy()
+        rows, whole, of_slate = rows.kept(np.flatnonzero(keep)), whole.filter(keep), of_slate.filter(keep)
+    plain = [f for f in features if not f.of_slate]
+    late = frozenset[str]().union(*(f.roots for f in plain)) & FACT_NAMES
+    full = _with_facts(whole, rows, late - early)
+    described = full.select(REQUEST, *(_column(f) for f in plain)).drop(REQUEST)
+    return described.hstack(of_slate).select(f.name for f in features)
+
+
+def _with_facts(frame: pl.DataFrame, rows: Rows, wanted: frozenset[str]) -> pl.DataFrame:
+    facts = attach_facts(rows, set(wanted))
+    return frame.hstack(facts) if facts.width else frame
+
+
+def _column(feature: Feature) -> pl.Expr:
+    return feature.expression.cast(pl.Float32).alias(feature.name)

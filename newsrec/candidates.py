@@ -1,0 +1,114 @@
+"""Stage 4: what the channels propose becomes one list per request, labelled; for training, negatives are sampled.
+
+Lists are merged by reciprocal rank fusion (Cormack, Clarke & Büttcher 2009): it needs no common unit of the channels'
+scores. Sampling comes after recall and only for training; what validation and test see is the whole list.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+import polars as pl
+
+from newsrec.recall import Channel, RecallRequests
+
+FUSION_OFFSET = 10
+"""The constant of reciprocal rank fusion. The paper's 60 is for lists of a thousand; ours are a hundred long."""
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Which negatives of a training request are kept."""
+
+    top: int = 12
+    """Best of the merged list, always kept (hard negatives); >= 0."""
+    others: int = 12
+    """Drawn evenly from the rest of the list, whose articles are all alive: proposed at that moment; >= 0."""
+    seed: int = 0
+
+
+def propose(channels: Mapping[str, Channel], requests: RecallRequests, items: pl.Series) -> pl.DataFrame:
+    """Ask every channel and merge.
+
+    Args:
+        channels: Fitted channels by name.
+        requests: The requests.
+        items: `item_id` of each article code.
+
+    Returns:
+        `request_id, item_id`, `<channel>_score` (Float32) and `<channel>_rank` (UInt16) per channel, null where it did
+        not propose the article, and `recall_rank` (UInt16, 1 is best); sorted by request (in their order) and rank.
+    """
+    frames = [
+        channel.recall(requests).rename({"score": f"{name}_score", "rank": f"{name}_rank"})
+        for name, channel in channels.items()
+    ]
+    # Channels after the first only add columns and rows; a row that several propose stays one.
+    merged = reduce(lambda a, b: a.join(b, on=["row", "item"], how="full", coalesce=True), frames)
+    fused = pl.sum_horizontal(
+        (1.0 / (FUSION_OFFSET + pl.col(f"{name}_rank").cast(pl.Float64))).fill_null(0.0) for name in channels
+    )
+    ordered = merged.with_columns(fused.alias("fused")).sort(["row", "fused", "item"], descending=[False, True, False])
+    ranked = ordered.with_columns(pl.Series("recall_rank", _place_in_group(ordered["row"]), dtype=pl.UInt16))
+    return ranked.select(
+        requests.frame["request_id"].gather(ranked["row"]).alias("request_id"),
+        items.gather(ranked["item"]).alias("item_id"),
+        *(f"{name}_{what}" for name in channels for what in ("score", "rank")),
+        "recall_rank",
+    )
+
+
+def label(candidates: pl.DataFrame, positives: pl.DataFrame) -> pl.DataFrame:
+    """Add `label` (UInt8): 1 where `positives` (`request_id, item_id`) has the candidate. Order kept."""
+    clicked = positives.select("request_id", "item_id", pl.lit(1, pl.UInt8).alias("label"))
+    return candidates.join(clicked, on=["request_id", "item_id"], how="left", maintain_order="left").with_columns(
+        pl.col("label").fill_null(0)
+    )
+
+
+def positive_ranks(candidates: pl.DataFrame, positives: pl.DataFrame) -> pl.DataFrame:
+    """The ranks that recall gave to what was clicked: `positives` with all `*_rank` columns, null where missed."""
+    ranks = candidates.select("request_id", "item_id", pl.selectors.ends_with("_rank"))
+    return positives.join(ranks, on=["request_id", "item_id"], how="left", maintain_order="left")
+
+
+def sample_negatives(labelled: pl.DataFrame, config: SamplingConfig) -> pl.DataFrame:
+    """Mark the rows to train on. Requests that recall missed, and those without a negative, keep none.
+
+    The draw depends on request, rank and seed alone, not on row order or on which requests are asked together.
+
+    Returns:
+        The same rows with `kept` (Boolean) and `sampling_probability` (Float32, 0 < p <= 1; 1 where always kept).
+    """
+    rest = (pl.col("label") == 0) & (pl.col("recall_rank") > config.top)
+    draw = _noise(labelled["request_id"].to_numpy(), labelled["recall_rank"].to_numpy(), config.seed)
+    drawn = labelled.with_columns(pl.Series("draw", draw)).with_columns(
+        pl.when(rest).then(pl.col("draw")).rank("ordinal").over("request_id").alias("order"),
+        rest.sum().over("request_id").alias("rest"),
+        (pl.col("label").max().over("request_id") == 1).alias("hit"),
+        (pl.col("label").min().over("request_id") == 0).alias("missed"),
+    )
+    share = (config.others / pl.col("rest")).clip(upper_bound=1.0)
+    return drawn.with_columns(
+        (pl.col("hit") & pl.col("missed") & (~rest | (pl.col("order") <= config.others))).alias("kept"),
+        pl.when(rest).then(share).otherwise(1.0).cast(pl.Float32).alias("sampling_probability"),
+    ).drop("draw", "order", "rest", "hit", "missed")
+
+
+def _place_in_group(group: pl.Series) -> np.ndarray:
+    """1, 2, 3 ... inside each run of equal values."""
+    values = group.to_numpy()
+    index = np.arange(len(values))
+    starts = np.concatenate([[True], values[1:] != values[:-1]]) if len(values) else np.zeros(0, bool)
+    return index - np.maximum.accumulate(np.where(starts, index, 0)) + 1
+
+
+def _noise(request: np.ndarray, rank: np.ndarray, seed: int) -> np.ndarray:
+    """A repeatable random number per (request, rank): SplitMix64 (Steele, Lea & Flood 2014, figure 16)."""
+    with np.errstate(over="ignore"):
+        z = request.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + rank.astype(np.uint64)
+        z += np.uint64(seed) * np.uint64(0xD1342543DE82EF95)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
+        return z ^ (z >> np.uint64(31))

@@ -1,0 +1,298 @@
+"""Stage 2: which moments of the log are asked for, and which of them train, validate and test.
+
+A click-only log has no impressions: a click of a user with earlier clicks makes a request, and the label is what was
+clicked then. Three validation modes (see `VALIDATIONS`); in all of them a request knows only what happened strictly
+before it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from features.columns import DAY, HOUR, TIME
+from features.events import EventStore
+from features.windows import NO_TIME, Ints, previous_in_sequence
+from newsrec.data.log import Log
+from newsrec.errors import DataError, UsageError
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """How the log is divided."""
+
+    validation: str = "temporal"
+    """Name in `VALIDATIONS`."""
+    test_days: float = 1.0
+    """Length of the test period at the end of the log, days, > 0 (`temporal`, `gap`)."""
+    valid_days: float = 1.0
+    """Length of the validation period before it, days, > 0 (`temporal`, `gap`)."""
+    gap_hours: float = 24.0
+    """How long before a period its statistics stop, hours, >= 0 (`gap`)."""
+    warmup_hours: float = 24.0
+    """Requests in the first hours of the log do not train: their counters are still filling. Hours, >= 0."""
+    train_requests: int = 200_000
+    """At most so many training requests, sampled evenly; >= 1."""
+    valid_requests: int = 8_000
+    """At most so many validation requests, sampled evenly; >= 1."""
+    test_requests: int = 30_000
+    """At most so many test requests, sampled evenly; >= 1."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Split:
+    """Requests and what was clicked at them.
+
+    `requests`: `request_id` (Int64, in order of `requested_at`), `user_id, requested_at, statistics_at`, `split`
+    (`train`, `valid` or `test`), `positives` (UInt32, number of clicked articles), `history_clicks` (UInt32) and
+    `positive_age_hours` (Float32, of the youngest clicked article, null where unknown).
+    `positives`: `request_id, item_id`, one row per clicked article.
+    `known_until`: the test period's first moment, or None in `last-click`; what `--no-refit` may keep.
+    """
+
+    requests: pl.DataFrame
+    positives: pl.DataFrame
+    protocol: dict[str, object]
+    known_until: int | None = None
+
+    def part(self, *names: str) -> pl.DataFrame:
+        """Requests of the named splits."""
+        return self.requests.filter(pl.col("split").is_in(names))
+
+
+def split_log(log: Log, store: EventStore, config: SplitConfig) -> Split:
+    """Make requests of a click-only log and divide them.
+
+    Raises:
+        UsageError: Unknown validation mode or impossible lengths.
+        DataError: Train, validation or test would be without a request.
+    """
+    _check(config)
+    clicks = _clicks_with_history(log, store)
+    divided = VALIDATIONS[config.validation](clicks, config)
+    _refuse_empty(divided.requests, config)
+    sampled = _sample(divided.requests, config)
+    requests, positives = _requests_of(sampled, store)
+    counts = dict(requests.group_by("split").len().iter_rows())
+    protocol: dict[str, object] = {
+        "format": log.format,
+        "validation": config.validation,
+        **{f"{name}_requests": counts[name] for name in PARTS},
+        **divided.protocol,
+        "available_requests": dict(sorted(divided.requests.group_by("split").len().iter_rows())),
+        "seed": config.seed,
+        "fingerprint": log.fingerprint,
+    }
+    return Split(requests, positives, protocol, divided.known_until)
+
+
+PARTS: Final = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class _Divided:
+    """`requests`: rows of `_clicks_with_history` with `at`, `statistics_at` (ms) and `split`."""
+
+    requests: pl.DataFrame
+    protocol: dict[str, object]
+    known_until: int | None
+
+
+def _clicks_with_history(log: Log, store: EventStore) -> pl.DataFrame:
+    """Clicks with an earlier click of the same user: `user, item` (codes), `time, previous` (ms), `last` (Boolean)."""
+    s = store.sequences
+    before = previous_in_sequence(s.user, 1)
+    last = np.append(s.user[1:] != s.user[:-1], True) if len(s.user) else np.zeros(0, bool)
+    frame = pl.DataFrame(
+        {"user": s.user, "item": s.item, "time": s.time, "previous": s.time[np.maximum(before, 0)], "last": last}
+    )
+    # The earlier click must be strictly earlier: at the same instant neither is known when the other is asked for.
+    clicks = frame.filter(pl.Series(before >= 0) & (pl.col("previous") < pl.col("time")))
+    if log.held_out_users is None:
+        return clicks
+    held_out = log.held_out_users.select("user_id").join(
+        pl.DataFrame({"user_id": store.users, "user": np.arange(len(store.users), dtype=np.int64)}), on="user_id"
+    )
+    return clicks.join(held_out, on="user", how="anti", maintain_order="left")
+
+
+def _temporal(clicks: pl.DataFrame, config: SplitConfig) -> _Divided:
+    borders = _borders(clicks, config)
+    time = pl.col("time")
+    split = pl.when(time >= borders.test).then(pl.lit("test")).when(time >= borders.valid).then(pl.lit("valid"))
+    requests = (
+        clicks.filter(time >= borders.train)
+        .with_columns(split.otherwise(pl.lit("train")).alias("split"))
+        .with_columns(time.alias("at"), time.alias("statistics_at"))
+    )
+    return _Divided(requests, borders.protocol(), borders.test)
+
+
+def _gap(clicks: pl.DataFrame, config: SplitConfig) -> _Divided:
+    plain = _temporal(clicks, config)
+    borders = _borders(clicks, config)
+    gap = round(config.gap_hours * HOUR)
+    frozen = (
+        pl.when(pl.col("split") == "test")
+        .then(borders.test - gap)
+        .when(pl.col("split") == "valid")
+        .then(borders.valid - gap)
+        .otherwise(pl.col("at"))
+    )
+    requests = plain.requests.with_columns(pl.min_horizontal(frozen, pl.col("at")).alias("statistics_at"))
+    return _Divided(requests, {**plain.protocol, "gap_hours": config.gap_hours}, plain.known_until)
+
+
+def _last_click(clicks: pl.DataFrame, config: SplitConfig) -> _Divided:
+    """Each user's last click, asked for the instant after the click before it; users are divided at random."""
+    warm = int(clicks["previous"].min() or 0) + round(config.warmup_hours * HOUR)  # type: ignore[arg-type]
+    last = clicks.filter(pl.col("last")).sort("user")
+    order = np.random.default_rng(config.seed).permutation(len(last))
+    n_test, n_valid = min(config.test_requests, len(last) // 10), min(config.valid_requests, len(last) // 20)
+    split = np.full(len(last), "train", dtype=object)
+    split[order[:n_test]] = "test"
+    split[order[n_test : n_test + n_valid]] = "valid"
+    at = pl.col("previous") + 1
+    requests = last.with_columns(pl.Series("split", split, dtype=pl.String), at.alias("at"), at.alias("statistics_at"))
+    requests = requests.filter((pl.col("split") != "train") | (pl.col("at") >= warm))
+    return _Divided(requests, {"requests": "each user's last click, asked for 1 ms after the click before it"}, None)
+
+
+VALIDATIONS: Final[dict[str, Callable[[pl.DataFrame, SplitConfig], _Divided]]] = {
+    "temporal": _temporal,
+    "last-click": _last_click,
+    "gap": _gap,
+}
+"""temporal: train, then valid, then test in order of time. last-click: each held-out user's last click (Tianchi).
+gap: temporal with statistics frozen `gap_hours` before the period that is scored."""
+
+
+@dataclass(frozen=True)
+class _Borders:
+    train: int
+    valid: int
+    test: int
+    end: int
+
+    def protocol(self) -> dict[str, object]:
+        return {
+            f"{name}_from": pl.select(pl.lit(ms).cast(TIME)).item().isoformat()
+            for name, ms in (("train", self.train), ("valid", self.valid), ("test", self.test))
+        } | {"test_until": pl.select(pl.lit(self.end).cast(TIME)).item().isoformat()}
+
+
+def _borders(clicks: pl.DataFrame, config: SplitConfig) -> _Borders:
+    """Periods on whole hours, counted back from the log's end; the warm-up gives way where the log is short."""
+    if clicks.is_empty():
+        return _Borders(0, 0, 0, 0)
+    first, end = int(clicks["time"].min()), int(clicks["time"].max()) + 1  # type: ignore[arg-type]
+    whole_end = -(-end // HOUR) * HOUR
+    test = (whole_end - round(config.test_days * DAY)) // HOUR * HOUR
+    valid = (test - round(config.valid_days * DAY)) // HOUR * HOUR
+    warm = min(round(config.warmup_hours * HOUR), max(0, (valid - first) // 4))
+    return _Borders(first + warm, valid, test, end)
+
+
+def rolling_folds(log: Log, store: EventStore, config: SplitConfig, folds: int) -> list[Split]:
+    """Folds for tuning: the same temporal split, each ending a validation period earlier; never the test period.
+
+    Args:
+        folds: Number of folds, >= 1. Fold 0 validates on the period just before the test period.
+
+    Returns:
+        Splits whose `test` part is empty; in each, training ends where validation begins.
+
+    Raises:
+        DataError: The log is too short for so many folds.
+    """
+    _check(replace(config, validation="temporal"))
+    clicks = _clicks_with_history(log, store)
+    borders = _borders(clicks, config)
+    return [_fold(clicks, store, config, borders, number) for number in range(folds)]
+
+
+def _fold(clicks: pl.DataFrame, store: EventStore, config: SplitConfig, borders: _Borders, number: int) -> Split:
+    length = round(config.valid_days * DAY)
+    valid, until = borders.valid - number * length, borders.test - number * length
+    time = pl.col("time")
+    requests = clicks.filter((time >= borders.train) & (time < until)).with_columns(
+        pl.when(time >= valid).then(pl.lit("valid")).otherwise(pl.lit("train")).alias("split"),
+        time.alias("at"),
+        time.alias("statistics_at"),
+    )
+    if set(requests["split"]) != {"train", "valid"}:
+        raise DataError(
+            f"fold {number}: expected training and validation requests, found {sorted(set(requests['split']))}. "
+            "Ask for fewer folds or shorter --valid-days."
+        )
+    frame, positives = _requests_of(_sample(requests, config), store)
+    return Split(frame, positives, {"validation": "temporal", "fold": number}, until)
+
+
+def _check(config: SplitConfig) -> None:
+    if config.validation not in VALIDATIONS:
+        raise UsageError(f"--validation: expected one of {sorted(VALIDATIONS)}, found {config.validation!r}.")
+    lengths = {"test-days": config.test_days, "valid-days": config.valid_days}
+    wrong = [f"--{name} {value:g}" for name, value in lengths.items() if not value > 0]
+    wrong += [f"--gap-hours {config.gap_hours:g}"] if config.gap_hours < 0 else []
+    if wrong:
+        raise UsageError(f"split: expected lengths above zero, found {', '.join(wrong)}.")
+
+
+def _refuse_empty(requests: pl.DataFrame, config: SplitConfig) -> None:
+    found = dict(requests.group_by("split").len().iter_rows())
+    missing = [name for name in PARTS if not found.get(name)]
+    if missing:
+        raise DataError(
+            f"split: expected requests to train, validate and test on, found none for {', '.join(missing)} "
+            f"(of {len(requests)} clicks with an earlier click of the same user, {config.validation} validation). "
+            "The log may be too short: try smaller --test-days and --valid-days, or --validation last-click."
+        )
+
+
+def _sample(requests: pl.DataFrame, config: SplitConfig) -> pl.DataFrame:
+    """At most the configured number of requests per part, in order of time, then user."""
+    limits = {"train": config.train_requests, "valid": config.valid_requests, "test": config.test_requests}
+    ordered = requests.sort("at", "user", "item")
+    rng = np.random.default_rng([config.seed, 1])
+    parts = []
+    for name, limit in limits.items():
+        part = ordered.filter(pl.col("split") == name)
+        keys = part.select("at", "user").unique(maintain_order=True)
+        if len(keys) > limit:
+            chosen = keys[np.sort(rng.choice(len(keys), limit, replace=False))]
+            part = part.join(chosen, on=["at", "user"], how="semi", maintain_order="left")
+        parts.append(part)
+    return pl.concat(parts).sort("at", "user", "item")
+
+
+def _requests_of(clicks: pl.DataFrame, store: EventStore) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Canonical requests and positives: clicks of one user at one instant are one request."""
+    created = store.created[clicks["item"].to_numpy()]
+    age = np.where(created == NO_TIME, np.nan, (clicks["at"].to_numpy() - created) / HOUR)
+    clicks = clicks.with_columns(pl.Series("age", age, dtype=pl.Float32).fill_nan(None))
+    requests = clicks.group_by("at", "user", maintain_order=True).agg(
+        pl.col("statistics_at", "split").first(),
+        pl.len().cast(pl.UInt32).alias("positives"),
+        pl.col("age").min().alias("positive_age_hours"),
+    )
+    requests = requests.with_row_index("request_id").with_columns(pl.col("request_id").cast(pl.Int64))
+    positives = clicks.join(requests.select("request_id", "at", "user"), on=["at", "user"], maintain_order="left")
+    user: Ints = requests["user"].to_numpy()
+    history = store.of_user.counts(user, requests["at"].to_numpy(), (None,))[0]
+    canonical = requests.select(
+        "request_id",
+        store.users.gather(user).alias("user_id"),
+        pl.col("at").cast(TIME).alias("requested_at"),
+        pl.col("statistics_at").cast(TIME),
+        "split",
+        "positives",
+        pl.Series("history_clicks", history, dtype=pl.UInt32),
+        "positive_age_hours",
+    )
+    return canonical, pl.DataFrame(
+        {"request_id": positives["request_id"], "item_id": store.items.gather(positives["item"])}
+    )
