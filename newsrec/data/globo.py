@@ -93,6 +93,7 @@ def _refuse_pickle(folder: Path) -> None:
             f"numpy.save('{MATRIX}', numpy.asarray(pickle.load(open('{PICKLE}', 'rb')), dtype='float32'))"
         )
         raise DataError(
-            f"globo: embeddings as '{MATRIX}' expected, '{PICKLE}' found in '{folder}'; a pickle can run any program, so "
-            f'is never opened: move it away, or, if you trust it, convert it there with: python -c "{line}"'
+            f"globo: embeddings as '{MATRIX}' expected, '{PICKLE}' found in '{folder}'; a pickle can run "
+            "any program and is never opened: move it away or, if you trust it, convert it there with: "
+            f'python -c "{line}"'
         )
