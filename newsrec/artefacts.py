@@ -141,8 +141,8 @@ def constant_gap(trace: Trace) -> Artefact:
         True,
         share,
         f"{share:.1%} of the gaps between two clicks of a user are exactly {gap} ({counts[top]} of them, no "
-        f"neighbour over {beside}); the last gap of {last:.1%} of users is exactly that. The recorder wrote these "
-        "times, not the reader: a model that sees the request's exact time learns which click comes next from the clock.",
+        f"neighbour over {beside}); the last gap of {last:.1%} of users is exactly that. The recorder wrote "
+        "these times, not the reader: a model that sees the request's exact time learns the next click from the clock.",
     )
 
 
@@ -180,9 +180,9 @@ def creation_offset(trace: Trace) -> Artefact:
                 name,
                 True,
                 1 - earlier,
-                f"{1 - earlier:.1%} of clicks come {hours} h or more after the creation of their article, and they set "
-                f"in there at once ({after} clicks in the half hour from {hours} h, {before} in the one before): creation "
-                f"times are in another time zone, about {hours} h too early. Ages are as much too high; their order is right.",
+                f"{1 - earlier:.1%} of clicks come {hours} h or more after the creation of their article, and they "
+                f"set in there at once ({after} clicks in the half hour from {hours} h, {before} in the one before): "
+                f"creation times are in another time zone, {hours} h or so too early, and ages as much too high.",
             )
     return _not_found(name, "ages at click do not set in at a whole hour")
 
@@ -200,9 +200,7 @@ def sessions_cut(trace: Trace) -> Artefact:
     seen = f"{share:.1%} of sessions touch the first or the last half hour of the log"
     if share < LEAST_SHARE:
         return _not_found(name, seen, share)
-    return Artefact(
-        name, True, share, f"{seen}: their beginning or their end may be missing. Short logs are best not split there."
-    )
+    return Artefact(name, True, share, f"{seen}: their beginning or their end may be missing.")
 
 
 def single_clicks_missing(trace: Trace) -> Artefact:

@@ -20,8 +20,8 @@ HEAD: Final = 1_000
 """Items whose share of all clicks is told."""
 COLUMNS: Final = 150
 """Float32 features per row assumed for the estimate."""
-COPIES: Final = 3
-"""Feature frame, matrix and LightGBM's bins at the same time."""
+COPIES: Final = 2
+"""Feature frame and matrix at the same time."""
 MIB: Final = 2**20
 
 
