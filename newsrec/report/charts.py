@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 WIDTH: Final = 720
 COLOURS: Final = 4
-_LABEL, _ROW, _TOP = 210, 22, 8
+_LABEL, _ROW, _TOP = 232, 22, 8
 
 
 def line_chart(title: str, series: Mapping[str, Sequence[float]], x_name: str, marked: int | None = None) -> Markup:
@@ -70,7 +70,7 @@ def grouped_bars(title: str, groups: Sequence[tuple[str, Mapping[str, float]]], 
     if not names:
         return Markup("")
     parts, y = _legend(names)
-    thick = 14 if len(names) == 1 else 9
+    thick = 14 if len(names) == 1 else 11
     for name, values in groups:
         parts.append(_text(_LABEL - 8, y + (thick + 2) * len(names) / 2 + 3, _short(name), "end", name))
         for key in names:
@@ -121,8 +121,9 @@ def _legend(names: Sequence[str]) -> tuple[list[Markup], int]:
 
 def _svg(title: str, description: str, height: float, parts: Sequence[Markup]) -> Markup:
     shape = (
+        '<figure><figcaption aria-hidden="true">{title}</figcaption>'
         '<svg role="img" viewBox="0 0 {w} {h:.0f}" aria-labelledby="t{i} d{i}">'
-        '<title id="t{i}">{title}</title><desc id="d{i}">{description}</desc>{body}</svg>'
+        '<title id="t{i}">{title}</title><desc id="d{i}">{description}</desc>{body}</svg></figure>'
     )
     body = Markup("").join(parts)
     key = f"{crc32(title.encode()):08x}"  # the same page for the same figures, whatever was drawn before

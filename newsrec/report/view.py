@@ -51,6 +51,7 @@ def sections(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "artefacts": _table(("name", "found", "share", "explanation"), _rows(metrics.get("artefacts"))),
         **_intake(_mapping(metrics.get("intake"))),
         "seconds": _seconds(_mapping(metrics.get("seconds"))),
+        "total": _s(_mapping(metrics.get("seconds")), "total"),
         "peak_rss_mb": metrics.get("peak_rss_mb"),
     }
 
@@ -102,7 +103,7 @@ def _way(metrics: Mapping[str, Any]) -> Table | None:
         rows.append(
             [stage, STAGES.get(stage, ""), *(scores.get(name) for name in SHOWN), beside, times, _s(seconds, stage)]
         )
-    head = ["stage", "", *SHOWN, "popularity mrr@5", "of popularity", "seconds"]
+    head = ["stage", "what it does", *SHOWN, "popularity mrr@5", "times popularity", "seconds"]
     text = [place < 2 for place in range(len(head))]
     return {"head": head, "text": text, "rows": rows} if rows else None
 
@@ -180,7 +181,9 @@ def _intake(intake: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _seconds(seconds: Mapping[str, Any]) -> Markup | None:
-    rows = [(stage, round(float(value), 2)) for stage, value in seconds.items() if _number(value) is not None]
+    """A bar for each stage; their total would dwarf them and is told in words."""
+    known = {stage: _number(value) for stage, value in seconds.items() if stage != "total"}
+    rows = [(stage, round(value, 2)) for stage, value in known.items() if value is not None]
     return charts.bars("Seconds by stage", rows, " s") or None
 
 
