@@ -5,13 +5,14 @@ says what was measured. Called by training, `evaluate`, the experiments and the 
 """
 
 from newsrec.evaluation.comparison import Difference, paired_comparison
-from newsrec.evaluation.intervals import bootstrap_interval, metric_intervals
+from newsrec.evaluation.intervals import Interval, bootstrap_interval, metric_intervals
 from newsrec.evaluation.protocol import protocol_line
 from newsrec.evaluation.slices import SLICES, slices
 
 __all__ = [
     "SLICES",
     "Difference",
+    "Interval",
     "bootstrap_interval",
     "metric_intervals",
     "paired_comparison",

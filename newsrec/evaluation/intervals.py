@@ -5,6 +5,7 @@ other, and drawing them one by one makes the interval too narrow. It says nothin
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -13,7 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 from newsrec.errors import UsageError
 from newsrec.metrics import METRICS, Floats, Metric, values_and_weights
 
-Interval = tuple[float, float]
+
+class Interval(NamedTuple):
+    """Where the mean of like requests would lie; JSON keeps it as `[low, high]`."""
+
+    low: float
+    high: float
 
 
 def bootstrap_interval(
@@ -42,7 +48,7 @@ def bootstrap_interval(
         UsageError: If there is no value at all, or `n` or `level` is out of range.
 
     >>> bootstrap_interval([0.5, 0.5, 0.5])
-    (0.5, 0.5)
+    Interval(low=0.5, high=0.5)
     """
     value = np.asarray(values, np.float64)
     known = ~np.isnan(value)
@@ -52,7 +58,7 @@ def bootstrap_interval(
     sums = np.column_stack([np.where(known, value, 0.0) * weight, weight])
     drawn = resample_sums(sums if groups is None else sum_by(pl.Series(np.asarray(groups)), sums), n, seed)
     low, high = ends(drawn[:, :1], drawn[:, 1:], level)
-    return float(low[0]), float(high[0])
+    return Interval(float(low[0]), float(high[0]))
 
 
 def metric_intervals(
@@ -70,7 +76,7 @@ def metric_intervals(
     here = weights.sum(axis=0) > 0
     low, high = ends(drawn[:, : len(metrics)][:, here], drawn[:, len(metrics) :][:, here], level)
     names = [name for name, any_value in zip(metrics, here, strict=True) if any_value]
-    return {name: (float(low[i]), float(high[i])) for i, name in enumerate(names)}
+    return {name: Interval(float(low[i]), float(high[i])) for i, name in enumerate(names)}
 
 
 def resample_sums(sums: Floats, n: int, seed: int) -> Floats:

@@ -133,7 +133,7 @@ def _recall(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "recall": _table(tuple(columns), rows),
         "recall_chart": charts.grouped_bars("Share of clicked articles among the first k, by channel", hits),
-        "overlap": charts.heat_table("Share of the row's proposals that the column proposes too", overlap)
+        "overlap": charts.heat_table("Share of what the row's channel found that the column's found too", overlap)
         if any(overlap.values())
         else None,
     }
