@@ -113,6 +113,22 @@ def test_text_ids_survive_what_integers_would_not(tmp_path: Path) -> None:
     assert sorted(read_log(tmp_path).clicks["user_id"]) == sorted(ids)
 
 
+def test_text_with_a_nul_byte_is_set_aside(tmp_path: Path) -> None:
+    (tmp_path / "clicks.csv").write_text(f"user_id,item_id,clicked_at\nu,a,{T0}\nv\0,a,{T0}\n")
+    log = read_log(tmp_path, options=ALL)
+    assert (log.clicks["user_id"].to_list(), log.intake.rows_quarantined) == (["u"], 1)
+
+
+def test_two_stray_quotes_do_not_swallow_the_lines_between(tmp_path: Path) -> None:
+    rows = [f"u{place},a,{T0 + place}" for place in range(6)]
+    rows[1] = '"' + rows[1]
+    rows[4] = '"' + rows[4]
+    (tmp_path / "clicks.csv").write_text("user_id,item_id,clicked_at\n" + "\n".join(rows) + "\n")
+    log = read_log(tmp_path, options=ALL)
+    assert log.clicks["user_id"].to_list() == ["u0", "u2", "u3", "u5"]
+    assert log.intake.rows_quarantined == 2
+
+
 def test_article_values_that_make_no_sense_become_unknown_with_a_note(tmp_path: Path) -> None:
     click_log(tmp_path, GOOD)
     rows = f"0,1,{T0},200\n1,1,-1,300\n2,1,0,many\n3,1,,\n4,1,{T0},5\n"

@@ -141,6 +141,12 @@ def test_any_changed_value_changes_the_fingerprint(tmp_path: Path) -> None:
     )
 
 
+def test_fingerprint_knows_where_one_text_ends() -> None:
+    clicks = small_log("table").clicks.head(2).drop("device", "os")
+    left, right = (clicks.with_columns(user_id=pl.Series(users)) for users in (["ab", "c"], ["a", "bc"]))
+    assert log_from_frames(left).fingerprint != log_from_frames(right).fingerprint
+
+
 def test_clicks_and_articles_come_sorted(tmp_path: Path) -> None:
     log = small_log("table")
     assert log.clicks.equals(log.clicks.sort("clicked_at", "user_id", "item_id"))
