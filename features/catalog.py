@@ -138,19 +138,19 @@ FEATURES: Final[tuple[Feature, ...]] = (
 """Every feature that any log can have; those of the recall channels join them in `features_for`."""
 
 
-def features_for(channels: Iterable[str], has: frozenset[str]) -> tuple[Feature, ...]:
+def features_for(channels: Iterable[str], has: frozenset[str] | None = None) -> tuple[Feature, ...]:
     """The features that a log with these optional columns and these recall channels can have, in the model's order.
 
     Args:
         channels: Names of the recall channels whose `<channel>_score` and `<channel>_rank` the candidates carry.
-        has: Optional columns present, such as `articles.words` or `clicks.device` (see `columns_of`).
+        has: Optional columns present, such as `articles.words` or `clicks.device` (see `columns_of`); None: all.
     """
     names = tuple(channels)
     channel_features = (
         *_over("recall", recall.channel_score, names, "{}_score"),
         *_over("recall", recall.channel_rank, names, "{}_rank"),
     )
-    return tuple(f for f in (*FEATURES, *channel_features) if f.needs <= has)
+    return tuple(f for f in (*FEATURES, *channel_features) if has is None or f.needs <= has)
 
 
 def columns_of(clicks: pl.DataFrame, articles: pl.DataFrame) -> frozenset[str]:

@@ -13,8 +13,8 @@ import numpy as np
 import polars as pl
 
 from features.columns import DAY, HOUR, TIME
-from features.events import EventStore
-from features.windows import NO_TIME, Ints, previous_in_sequence
+from features.events import EventStore, codes_of, milliseconds, take
+from features.windows import NO_TIME, Ints
 from newsrec.data.log import Log
 from newsrec.errors import DataError, UsageError
 
@@ -51,12 +51,14 @@ class Split:
     `positive_age_hours` (Float32, of the youngest clicked article, null where unknown).
     `positives`: `request_id, item_id`, one row per clicked article.
     `known_until`: the test period's first moment, or None in `last-click`; what `--no-refit` may keep.
+    `learn_until`: the validation period's first moment, or None in `last-click`; what is learned looks no further.
     """
 
     requests: pl.DataFrame
     positives: pl.DataFrame
     protocol: dict[str, object]
     known_until: int | None = None
+    learn_until: int | None = None
 
     def part(self, *names: str) -> pl.DataFrame:
         """Requests of the named splits."""
@@ -86,7 +88,7 @@ def split_log(log: Log, store: EventStore, config: SplitConfig) -> Split:
         "seed": config.seed,
         "fingerprint": log.fingerprint,
     }
-    return Split(requests, positives, protocol, divided.known_until)
+    return Split(requests, positives, protocol, divided.known_until, divided.learn_until)
 
 
 PARTS: Final = ("train", "valid", "test")
@@ -98,19 +100,21 @@ class _Divided:
 
     requests: pl.DataFrame
     protocol: dict[str, object]
-    known_until: int | None
+    known_until: int | None = None
+    learn_until: int | None = None
 
 
 def _clicks_with_history(log: Log, store: EventStore) -> pl.DataFrame:
     """Clicks with an earlier click of the same user: `user, item` (codes), `time, previous` (ms), `last` (Boolean)."""
     s = store.sequences
-    before = previous_in_sequence(s.user, 1)
-    last = np.append(s.user[1:] != s.user[:-1], True) if len(s.user) else np.zeros(0, bool)
-    frame = pl.DataFrame(
-        {"user": s.user, "item": s.item, "time": s.time, "previous": s.time[np.maximum(before, 0)], "last": last}
-    )
     # The earlier click must be strictly earlier: at the same instant neither is known when the other is asked for.
-    clicks = frame.filter(pl.Series(before >= 0) & (pl.col("previous") < pl.col("time")))
+    right, (left,) = store.of_user.edges(s.user, s.time, (None,))
+    previous = take(s.time, np.where(right > left, right - 1, -1), NO_TIME)
+    ends = np.searchsorted(s.user, s.user, side="right") - 1
+    frame = pl.DataFrame(
+        {"user": s.user, "item": s.item, "time": s.time, "previous": previous, "last": s.time == s.time[ends]}
+    )
+    clicks = frame.filter(pl.col("previous") != NO_TIME)
     if log.held_out_users is None:
         return clicks
     held_out = log.held_out_users.select("user_id").join(
@@ -128,7 +132,7 @@ def _temporal(clicks: pl.DataFrame, config: SplitConfig) -> _Divided:
         .with_columns(split.otherwise(pl.lit("train")).alias("split"))
         .with_columns(time.alias("at"), time.alias("statistics_at"))
     )
-    return _Divided(requests, borders.protocol(), borders.test)
+    return _Divided(requests, borders.protocol(), borders.test, borders.valid)
 
 
 def _gap(clicks: pl.DataFrame, config: SplitConfig) -> _Divided:
@@ -143,7 +147,7 @@ def _gap(clicks: pl.DataFrame, config: SplitConfig) -> _Divided:
         .otherwise(pl.col("at"))
     )
     requests = plain.requests.with_columns(pl.min_horizontal(frozen, pl.col("at")).alias("statistics_at"))
-    return _Divided(requests, {**plain.protocol, "gap_hours": config.gap_hours}, plain.known_until)
+    return _Divided(requests, {**plain.protocol, "gap_hours": config.gap_hours}, plain.known_until, plain.learn_until)
 
 
 def _last_click(clicks: pl.DataFrame, config: SplitConfig) -> _Divided:
@@ -158,7 +162,7 @@ def _last_click(clicks: pl.DataFrame, config: SplitConfig) -> _Divided:
     at = pl.col("previous") + 1
     requests = last.with_columns(pl.Series("split", split, dtype=pl.String), at.alias("at"), at.alias("statistics_at"))
     requests = requests.filter((pl.col("split") != "train") | (pl.col("at") >= warm))
-    return _Divided(requests, {"requests": "each user's last click, asked for 1 ms after the click before it"}, None)
+    return _Divided(requests, {"requests": "each user's last click, asked for 1 ms after the click before it"})
 
 
 VALIDATIONS: Final[dict[str, Callable[[pl.DataFrame, SplitConfig], _Divided]]] = {
@@ -196,6 +200,49 @@ def _borders(clicks: pl.DataFrame, config: SplitConfig) -> _Borders:
     return _Borders(first + warm, valid, test, end)
 
 
+def held_out_requests(log: Log, store: EventStore, config: SplitConfig, unseen: pl.DataFrame) -> Split:
+    """Requests for clicks that somebody has not seen: what `evaluate` asks a bundle.
+
+    Args:
+        log: The log.
+        store: What is known to each request: the log's events, and earlier ones.
+        config: The bundle's mode, seed and number of test requests; its periods are not used.
+        unseen: `user_id, item_id, clicked_at` of the clicks that may be asked for.
+
+    Returns:
+        A split with a `test` part only; it may be empty.
+    """
+    _check(config)
+    coded = pl.DataFrame(
+        {
+            "user": codes_of(unseen["user_id"], store.users),
+            "item": codes_of(unseen["item_id"], store.items),
+            "time": milliseconds(unseen["clicked_at"]),
+        }
+    )
+    clicks = _clicks_with_history(log, store).join(coded, on=["user", "item", "time"], how="semi")
+    at = pl.col("time")
+    if config.validation == "last-click":
+        clicks, at = clicks.filter(pl.col("last")), pl.col("previous") + 1
+    statistics = at
+    if config.validation == "gap" and len(clicks):
+        first = int(clicks["time"].min()) // HOUR * HOUR  # type: ignore[arg-type]
+        statistics = pl.min_horizontal(at, pl.lit(first - round(config.gap_hours * HOUR)))
+    requests = clicks.with_columns(at.alias("at"), statistics.alias("statistics_at"), pl.lit("test").alias("split"))
+    frame, positives = _requests_of(_sample(requests, config), store)
+    protocol: dict[str, object] = {
+        "format": log.format,
+        "validation": config.validation,
+        "train_requests": 0,
+        "test_requests": len(frame),
+        "available_requests": len(requests),
+        "requests": "clicks that the bundle's state does not hold",
+        "seed": config.seed,
+        "fingerprint": log.fingerprint,
+    }
+    return Split(frame, positives, protocol)
+
+
 def rolling_folds(log: Log, store: EventStore, config: SplitConfig, folds: int) -> list[Split]:
     """Folds for tuning: the same temporal split, each ending a validation period earlier; never the test period.
 
@@ -229,7 +276,7 @@ def _fold(clicks: pl.DataFrame, store: EventStore, config: SplitConfig, borders:
             "Ask for fewer folds or shorter --valid-days."
         )
     frame, positives = _requests_of(_sample(requests, config), store)
-    return Split(frame, positives, {"validation": "temporal", "fold": number}, until)
+    return Split(frame, positives, {"validation": "temporal", "fold": number}, until, valid)
 
 
 def _check(config: SplitConfig) -> None:

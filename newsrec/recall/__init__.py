@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Final
 
+from features.columns import MINUTE
+from newsrec.errors import UsageError
 from newsrec.recall.base import Channel, RecallRequests, RecallSettings
 from newsrec.recall.itemcf import ItemCF
 from newsrec.recall.popular import Popular
@@ -12,4 +14,16 @@ CHANNELS: Final[dict[str, Callable[[], Channel]]] = {
     "popular": Popular,
 }
 
-__all__ = ["CHANNELS", "Channel", "RecallRequests", "RecallSettings"]
+
+def settings_of(refresh_minutes: float, list_length: int) -> RecallSettings:
+    """Settings from what a person says.
+
+    Raises:
+        UsageError: A refresh that is not above zero.
+    """
+    if not refresh_minutes > 0:
+        raise UsageError(f"--recall-refresh: expected minutes above zero, found {refresh_minutes:g}.")
+    return RecallSettings(refresh_ms=max(1, round(refresh_minutes * MINUTE)), depth=max(1, list_length))
+
+
+__all__ = ["CHANNELS", "Channel", "RecallRequests", "RecallSettings", "settings_of"]

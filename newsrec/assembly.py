@@ -1,0 +1,206 @@
+"""Stages 3 to 5 as one part: requests in, described candidates out, in chunks so that memory stays small.
+
+Training, evaluation and serving all go through `Assembly`; there is no second implementation.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from features.build import build
+from features.catalog import Feature, columns_of, features_for
+from features.events import EventStore
+from features.vocabulary import Vocabulary
+from newsrec.candidates import SamplingConfig, label, positive_ranks, propose, sample_negatives
+from newsrec.errors import UsageError
+from newsrec.progress import Clock, Progress, Silent
+from newsrec.rankers.base import RankingData
+from newsrec.recall import CHANNELS, Channel, RecallRequests, RecallSettings
+
+CHUNK_REQUESTS = 20_000
+"""Requests handled at once: two million candidates at the default list length."""
+
+LIST_LENGTH = 100
+"""Candidates per request at most."""
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """The log with its fitted channels, vocabulary and features."""
+
+    store: EventStore
+    channels: Mapping[str, Channel]
+    vocabulary: Vocabulary
+    features: Sequence[Feature]
+    list_length: int = LIST_LENGTH
+    clock: Clock = field(default_factory=Clock)
+
+    @classmethod
+    def of(
+        cls,
+        store: EventStore,
+        channels: Sequence[str],
+        settings: RecallSettings,
+        vocabulary: Vocabulary | None = None,
+        feature_names: Sequence[str] | None = None,
+        list_length: int = LIST_LENGTH,
+        clock: Clock | None = None,
+    ) -> "Assembly":
+        """Fit the named channels on the store.
+
+        Args:
+            store: The log.
+            channels: Names in `CHANNELS`, in the order of their columns.
+            settings: Refresh grid and depth.
+            vocabulary: From a bundle; None learns it from the store's clicks.
+            feature_names: From a bundle: exactly these columns, in this order; None takes all that the log can have.
+
+            list_length: Candidates per request at most.
+            clock: Where the time of the stages is added up.
+
+        Raises:
+            UsageError: An unknown channel, or a named feature that this log or version cannot make.
+        """
+        unknown = sorted(set(channels) - set(CHANNELS))
+        if unknown or not channels:
+            raise UsageError(f"--recall: expected channels of {sorted(CHANNELS)}, found {unknown or 'none'}.")
+        clock = clock or Clock()
+        with clock.time("recall"):
+            fitted = {name: CHANNELS[name]().fit(store, settings) for name in channels}
+        known = vocabulary or Vocabulary.of(store.clicks)
+        features = features_for(channels, columns_of(store.clicks, store.articles) if feature_names is None else None)
+        if feature_names is not None:
+            features = _named(features, feature_names)
+        return cls(store, fitted, known, features, list_length, clock)
+
+    def lists(self, requests: pl.DataFrame) -> tuple[pl.DataFrame, RecallRequests]:
+        """Recall for some requests: whole merged lists, before they are cut to `list_length`."""
+        coded = RecallRequests.of(requests, self.store)
+        with self.clock.time("recall"):
+            return propose(self.channels, coded, self.store.items), coded
+
+    def describe(self, candidates: pl.DataFrame, requests: pl.DataFrame) -> pl.DataFrame:
+        """Features of the candidates (the `kept` ones, where that column is there); see `features.build.build`."""
+        with self.clock.time("features"):
+            return build(candidates, requests, self.store, self.vocabulary, self.features)
+
+    def cut(self, lists: pl.DataFrame) -> pl.DataFrame:
+        """The first `list_length` of each list."""
+        return lists.filter(pl.col("recall_rank") <= self.list_length)
+
+
+def chunks(requests: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Requests by moment, so that a chunk touches few refreshes of the recall tables."""
+    ordered = requests.sort("statistics_at", "request_id")
+    for start in range(0, len(ordered), CHUNK_REQUESTS):
+        yield ordered[start : start + CHUNK_REQUESTS]
+
+
+def training_data(
+    assembly: Assembly,
+    requests: pl.DataFrame,
+    positives: pl.DataFrame,
+    sampling: SamplingConfig | None,
+    progress: Progress | None = None,
+) -> RankingData:
+    """Labelled rows to fit on.
+
+    Args:
+        assembly: Channels and features.
+        requests: Canonical requests.
+        positives: `request_id, item_id`.
+        sampling: Which negatives to keep; None keeps whole lists (validation).
+        progress: Told after each chunk.
+
+    Returns:
+        Rows of the requests whose clicked article was proposed; the others cannot teach an order.
+    """
+    parts = []
+    with (progress or Silent()).stage("features", len(requests)) as step:
+        for chunk in chunks(requests):
+            parts.append(_training_chunk(assembly, chunk, positives, sampling))
+            step(len(chunk))
+    if not parts:
+        return RankingData.empty([f.name for f in assembly.features])
+    return RankingData.concat(parts)
+
+
+def _training_chunk(
+    assembly: Assembly, requests: pl.DataFrame, positives: pl.DataFrame, sampling: SamplingConfig | None
+) -> RankingData:
+    lists, _ = assembly.lists(requests)
+    labelled = label(assembly.cut(lists), positives)
+    marked = sample_negatives(labelled, sampling or SamplingConfig(top=assembly.list_length, others=0))
+    rows = marked.filter("kept")
+    return RankingData(
+        assembly.describe(marked, requests),
+        rows["label"].to_numpy(),
+        rows["request_id"].to_numpy(),
+        (1.0 / rows["sampling_probability"]).to_numpy(),
+    )
+
+
+@dataclass(frozen=True)
+class ScoredLists:
+    """Every candidate of every request with its score.
+
+    `rows`: `request_id, item_id, label, recall_rank, score` and the baselines' scores; `positive_ranks`: what recall
+    said of each clicked article (see `newsrec.candidates.positive_ranks`); `candidates`: mean length of the lists.
+    """
+
+    rows: pl.DataFrame
+    positive_ranks: pl.DataFrame
+
+
+BASELINES: dict[str, Callable[[pl.DataFrame], pl.Expr]] = {
+    "popularity": lambda features: pl.col("item_clicks_1h"),
+    "recency": lambda features: (
+        -pl.col("item_age_hours").fill_null(1e6) if "item_age_hours" in features.columns else pl.lit(0.0, pl.Float32)
+    ),
+    "recall_order": lambda features: -pl.col("recall_rank"),
+}
+"""Orders without a model, by name: an expression over the features; higher is better."""
+
+
+def score_lists(
+    assembly: Assembly,
+    score: Callable[[pl.DataFrame], np.ndarray[Any, np.dtype[np.float32]]],
+    requests: pl.DataFrame,
+    positives: pl.DataFrame,
+    progress: Progress | None = None,
+) -> ScoredLists:
+    """Recall, describe and score whole lists; features are dropped again chunk by chunk.
+
+    Args:
+        assembly: Channels and features.
+        score: Gives a score per row of a feature frame, such as `Ranker.score`.
+        requests: Canonical requests.
+        positives: `request_id, item_id`; may be empty.
+        progress: Told after each chunk.
+    """
+    rows, ranks = [], []
+    with (progress or Silent()).stage("score", len(requests)) as step:
+        for chunk in chunks(requests):
+            lists, _ = assembly.lists(chunk)
+            clicked = positives.join(chunk.select("request_id"), on="request_id", how="semi")
+            ranks.append(positive_ranks(lists, clicked))
+            candidates = label(assembly.cut(lists), clicked)
+            described = assembly.describe(candidates, chunk)
+            with assembly.clock.time("rank"):
+                scores = pl.Series("score", score(described))
+            baselines = described.select(order(described).cast(pl.Float32).alias(n) for n, order in BASELINES.items())
+            kept = candidates.select("request_id", "item_id", "label", "recall_rank").with_columns(scores)
+            rows.append(kept.hstack(baselines))
+            step(len(chunk))
+    return ScoredLists(pl.concat(rows), pl.concat(ranks))
+
+
+def _named(features: Sequence[Feature], names: Sequence[str]) -> tuple[Feature, ...]:
+    by_name = {f.name: f for f in features}
+    missing = [name for name in names if name not in by_name]
+    if missing:
+        raise UsageError(f"features: the bundle needs {missing}, which this version of newsrec does not make.")
+    return tuple(by_name[name] for name in names)

@@ -1,0 +1,144 @@
+"""How progress and results look: bars and tables on a terminal, plain lines in a log file."""
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import polars as pl
+from rich import box
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+
+from newsrec.evaluation import Difference, protocol_line
+from newsrec.progress import Step
+
+LINE_EVERY_SECONDS = 15.0
+SHOWN = ("mrr@5", "hit@5", "ndcg@5", "ndcg@10", "auc", "gauc")
+
+
+class Console:
+    """A `newsrec.progress.Progress` for people. Results go to stdout, progress to stderr."""
+
+    def __init__(self) -> None:
+        self._out = RichConsole(highlight=False, soft_wrap=True)
+        self._err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+        self._bars: RichProgress | None = None
+        self._start = time.perf_counter()
+
+    def __enter__(self) -> Self:
+        if self._err.is_terminal:
+            self._bars = RichProgress(
+                SpinnerColumn(),
+                TextColumn("{task.description:>10}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                console=self._err,
+                transient=True,
+            )
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def say(self, line: str) -> None:
+        """Print one line to stdout; markup in data stays text."""
+        self._out.print(line, markup=False)
+
+    @contextmanager
+    def stage(self, title: str, total: int) -> Iterator[Step]:
+        """A bar, or a line at the beginning, every quarter of a minute, and at the end. A total of 0 is unknown."""
+        if self._bars is not None:
+            task = self._bars.add_task(title, total=total or None)
+            yield lambda done: self._bars.advance(task, done) if self._bars else None
+            self._bars.remove_task(task)
+            return
+        began = told = time.perf_counter()
+        count = 0
+
+        def step(done: int) -> None:
+            nonlocal count, told
+            count += done
+            if time.perf_counter() - told > LINE_EVERY_SECONDS:
+                told = time.perf_counter()
+                self._log(f"{title}: {_count(count, total)}")
+
+        yield step
+        self._log(f"{title}: {_count(count, total)} in {time.perf_counter() - began:.1f} s")
+
+    def table(self, metrics: Mapping[str, Any], run: Path) -> None:
+        """The way's table: each stage with its score, the baselines beside it, seconds, and where everything is."""
+        self.say(protocol_line(metrics["protocol"]))
+        table = Table(box=box.SIMPLE_HEAD)
+        table.add_column("stage")
+        for name in SHOWN:
+            table.add_column(name, justify="right")
+        for title, figures in stages(metrics).items():
+            cells = [f"{figures[name]:.4f}" if figures.get(name) is not None else "-" for name in SHOWN]
+            table.add_row(title, *cells)
+        self._out.print(table)
+        recall = Table(box=box.SIMPLE_HEAD)
+        names = ("hit@5", "hit@50", "hit@100", "unique@50")
+        for name in ("recall", *names):
+            recall.add_column(name, justify="left" if name == "recall" else "right")
+        for channel, figures in metrics["recall"].items():
+            recall.add_row(channel, *(f"{figures[name]:.4f}" if name in figures else "-" for name in names))
+        self._out.print(recall)
+        seconds = ", ".join(f"{name} {value:.0f} s" for name, value in metrics["seconds"].items())
+        memory = metrics.get("peak_rss_mb")
+        self.say(f"{seconds}{f'; peak memory {memory / 1000:.1f} GB' if memory else ''}")
+        self.say(f"run: {run}")
+
+    def frame(self, frame: pl.DataFrame, title: str) -> None:
+        """A small table."""
+        table = Table(title=title, box=box.SIMPLE_HEAD)
+        for name in frame.columns:
+            table.add_column(name)
+        for row in frame.iter_rows():
+            table.add_row(
+                *(
+                    "-" if value is None else f"{value:,.3f}" if isinstance(value, float) else str(value)
+                    for value in row
+                )
+            )
+        self._out.print(table)
+
+    def differences(self, found: Mapping[str, Difference]) -> None:
+        """The paired comparison of two runs."""
+        table = Table(box=box.SIMPLE_HEAD)
+        for name in ("metric", "first", "second", "difference", "95 % interval", "clear"):
+            table.add_column(name)
+        for metric, d in found.items():
+            table.add_row(
+                metric,
+                f"{d.first:.4f}",
+                f"{d.second:.4f}",
+                f"{d.difference:+.4f}",
+                f"{d.low:+.4f} .. {d.high:+.4f}",
+                "yes" if d.clear else "no",
+            )
+        self._out.print(table)
+
+    def _log(self, line: str) -> None:
+        sys.stderr.write(f"{time.perf_counter() - self._start:7.1f} s  {line}\n")
+
+
+def stages(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
+    """Rows of the way's table: baselines first, then each model stage."""
+    baselines = {f"baseline {name}": figures for name, figures in metrics["baselines"].items()}
+    models = {name: metrics[name] for name in ("rank", "rerank_alone", "rerank") if name in metrics}
+    return baselines | models
+
+
+def _count(count: int, total: int) -> str:
+    return f"{count:,} of {total:,}" if total else f"{count:,}"

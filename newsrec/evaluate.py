@@ -1,0 +1,128 @@
+"""How good a bundle is on a log: only on clicks that it cannot have seen.
+
+`python -m newsrec.evaluate` and the library function `evaluate` do the same.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from features.columns import CLICK_KEY, TIME
+from features.events import EventStore
+from newsrec.assembly import BASELINES, score_lists
+from newsrec.bundle import write_json
+from newsrec.data import Log, ReadOptions
+from newsrec.errors import DataError
+from newsrec.evaluation.comparison import Difference, paired_comparison
+from newsrec.evaluation.stages import evaluate_stages
+from newsrec.process import peak_rss_mb
+from newsrec.progress import Clock, Progress, Silent
+from newsrec.serve import Recommender
+from newsrec.split import Split, SplitConfig, held_out_requests
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What to measure."""
+
+    run: Path
+    data: Path | None = None
+    """The log; None is the embedded simulated log."""
+    format: str = "auto"
+    json: Path | None = None
+    """File for the figures."""
+    frozen: bool = False
+    """Statistics about articles stay as the bundle knows them, however old."""
+    test_requests: int = 50_000
+    """At most so many requests, sampled evenly with the bundle's seed."""
+    read: ReadOptions = ReadOptions()
+
+
+def evaluate(config: EvaluateConfig, progress: Progress | None = None) -> dict[str, Any]:
+    """Measure a bundle on the clicks of a log that its state does not hold.
+
+    Args:
+        config: Bundle and log.
+        progress: Told of stages and lines; None is silent.
+
+    Returns:
+        The figures, in the form of `metrics.json`.
+
+    Raises:
+        NewsrecError: A damaged bundle, bad data, or a log in which the bundle knows every click already.
+    """
+    from newsrec.train import TrainConfig, read
+
+    tell, clock = progress or Silent(), Clock()
+    with clock.time("total"):
+        bundle = Recommender.load(config.run)
+        with clock.time("read"):
+            log = read(TrainConfig(data=config.data, format=config.format, read=config.read))
+        recommender = bundle.with_log(log.clicks, log.articles)
+        split = _unseen(bundle, recommender.store, log, config)
+        requests = split.requests
+        assembly = replace(recommender.assembly(_earliest(requests)), clock=clock)
+        scored = score_lists(assembly, recommender.ranker.score, requests, split.positives, tell)
+        channels = bundle.manifest["recall"]["channels"]
+        result = evaluate_stages(scored.rows, scored.positive_ranks, requests, channels, tuple(BASELINES))
+    figures = {
+        "run": config.run.name,
+        "protocol": {**split.protocol, "candidates": bundle.manifest["protocol"]["candidates"]},
+        **result.figures,
+        "seconds": {name: round(seconds, 2) for name, seconds in sorted(clock.seconds.items())},
+        "peak_rss_mb": peak_rss_mb(),
+    }
+    if config.json is not None:
+        write_json(config.json, figures)
+    return figures
+
+
+def compare(first: Path, second: Path, seed: int = 0) -> Mapping[str, Difference]:
+    """Compare the test figures of two bundles, user by user.
+
+    Args:
+        first: The run to beat.
+        second: The other run.
+        seed: Of the bootstrap.
+
+    Returns:
+        Metric -> difference with interval; above zero, the second is better.
+
+    Raises:
+        UsageError: The two were measured under different protocols or on different requests.
+    """
+    runs = [(Recommender.load(run).manifest, pl.read_parquet(run / "per_request.parquet")) for run in (first, second)]
+    (one, rows), (two, other) = runs
+    return paired_comparison(rows, other, one["protocol"], two["protocol"], seed=seed)
+
+
+def _unseen(bundle: Recommender, store: EventStore, log: Log, config: EvaluateConfig) -> Split:
+    validation = bundle.manifest["validation"]
+    known = bundle.store.clicks.select(CLICK_KEY)
+    settings = replace(SplitConfig(**validation), test_requests=config.test_requests, seed=bundle.manifest["seed"])
+    unseen = log.clicks.select(CLICK_KEY).join(known, on=list(CLICK_KEY), how="anti")
+    split = held_out_requests(log, store, settings, unseen)
+    if split.requests.is_empty():
+        raise DataError(
+            f"--data: expected clicks that the bundle '{config.run}' does not know, found none in {len(log.clicks):,}. "
+            "Give a later log, or evaluate a bundle that was trained with --no-refit."
+        )
+    if config.frozen:
+        border = pl.min_horizontal("statistics_at", pl.lit(bundle.known_until).cast(TIME))
+        split = replace(split, requests=split.requests.with_columns(border.alias("statistics_at")))
+    return replace(
+        split, protocol={**split.protocol, "statistics": "frozen with the bundle" if config.frozen else "live"}
+    )
+
+
+def _earliest(requests: pl.DataFrame) -> int:
+    return int(requests["statistics_at"].dt.timestamp("ms").min())  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    from newsrec.cli import run_verb
+
+    run_verb("evaluate")

@@ -1,0 +1,143 @@
+"""Recommendations for everybody in a log, in the form that its community expects.
+
+`python -m newsrec.recommend` and the library function `recommend` do the same.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from features.events import milliseconds
+from newsrec.data import Log, ReadOptions, read_log
+from newsrec.errors import DataError, UsageError
+from newsrec.progress import Progress, Silent
+from newsrec.serve import Recommender
+
+TIANCHI_PLACES: Final = 5
+
+
+@dataclass(frozen=True)
+class RecommendConfig:
+    """What to recommend to whom."""
+
+    run: Path
+    """The bundle."""
+    data: Path
+    """The log whose users are answered."""
+    out: Path
+    """File to write; replaced if it is there."""
+    format: str = "auto"
+    k: int = 5
+    """Articles per user, >= 1; a Tianchi submission always has five."""
+    at: datetime | None = None
+    """Moment of all requests, time zone aware. None: the instant after each held-out user's last click where the format
+    has such users, else the instant after the log's last event."""
+    frozen: bool = False
+    """Statistics about articles stay as the bundle knows them, however old."""
+    explain: bool = False
+    """Also write `<out>.explain.parquet`: which channels proposed each article, and what moved its score."""
+    read: ReadOptions = ReadOptions()
+
+
+def recommend(config: RecommendConfig, progress: Progress | None = None) -> pl.DataFrame:
+    """Answer every user of a log and write the answers.
+
+    Args:
+        config: Bundle, log, file.
+        progress: Told of stages and lines; None is silent.
+
+    Returns:
+        Polars: `user_id, item_id, rank, score` (null where an article only fills the list), users in the log's order.
+
+    Raises:
+        NewsrecError: A damaged bundle, bad data, or a place that cannot be written; nothing is left half-written.
+    """
+    tell = progress or Silent()
+    _refuse_unwritable(config.out)
+    bundle = Recommender.load(config.run)
+    log = read_log(config.data, config.format, options=config.read)
+    recommender = bundle.with_log(log.clicks, log.articles)
+    if log.format == "tianchi" and config.k != TIANCHI_PLACES:
+        raise UsageError(
+            f"--k: a Tianchi submission has {TIANCHI_PLACES} articles per user, found {config.k}. Leave --k out."
+        )
+    requests = _requests(recommender, log, config, bundle.known_until if config.frozen else None)
+    tell.say(f"recommending {config.k} articles to {len(requests):,} users")
+    best = recommender.recommend_many(requests, config.k, explain=config.explain, progress=tell)
+    if config.explain:
+        _write(config.out.with_name(f"{config.out.name}.explain.parquet"), best.drop("request_id").write_parquet)
+    answers = best.select("user_id", "item_id", "rank", "score")
+    writer = SUBMISSIONS.get(log.format, _parquet)
+    writer(answers, requests, config.out)
+    return answers
+
+
+def _requests(recommender: Recommender, log: Log, config: RecommendConfig, until: int | None) -> pl.DataFrame:
+    if log.held_out_users is None:
+        users = log.clicks["user_id"].unique().sort()
+        at: np.ndarray | int = recommender.known_until
+    else:
+        last = log.clicks.group_by("user_id").agg(pl.col("clicked_at").max())
+        asked = log.held_out_users.join(last, on="user_id", how="left", maintain_order="left")
+        users = asked["user_id"]
+        never = asked["clicked_at"].is_null()
+        at = np.where(never, recommender.known_until, milliseconds(asked["clicked_at"]) + 1)
+    if config.at is not None:
+        if config.at.tzinfo is None:
+            raise UsageError(f"--at: expected a time zone, found '{config.at}'. Write it as 2024-01-31T08:00:00Z.")
+        at = round(config.at.timestamp() * 1000)
+    if users.is_empty():
+        raise DataError(f"--data {config.data}: expected users to recommend to, found none.")
+    return recommender.requests(users, at, until)
+
+
+def _tianchi(answers: pl.DataFrame, requests: pl.DataFrame, out: Path) -> None:
+    """`user_id, article_1 .. article_5`, one row per test user in ascending order."""
+    wide = answers.pivot(on="rank", index="user_id", values="item_id", maintain_order=True)
+    places = [str(rank) for rank in range(1, TIANCHI_PLACES + 1)]
+    short = wide.height < len(requests) or any(name not in wide.columns for name in places)
+    if short or wide.select(pl.any_horizontal(pl.col(places).is_null()).any()).item():
+        raise DataError(
+            f"submission: expected {TIANCHI_PLACES} articles for every user, found too few articles in the log."
+        )
+    submission = wide.select("user_id", *(pl.col(name).alias(f"article_{name}") for name in places))
+    _write(out, submission.write_csv)
+
+
+def _parquet(answers: pl.DataFrame, requests: pl.DataFrame, out: Path) -> None:
+    _write(out, answers.write_parquet)
+
+
+SUBMISSIONS: Final[dict[str, Callable[[pl.DataFrame, pl.DataFrame, Path], None]]] = {"tianchi": _tianchi}
+"""Formats whose competition has a file form of its own; all others get Parquet."""
+
+
+def _write(out: Path, write: Callable[[Path], object]) -> None:
+    """Through a temporary sibling, so that a reader never meets half a file."""
+    temporary = out.with_name(f".{out.name}.writing-{os.getpid()}")
+    try:
+        write(temporary)
+        os.replace(temporary, out)
+    except OSError as error:
+        raise UsageError(f"--out: expected a place to write '{out}', found: {error.strerror or error}.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _refuse_unwritable(out: Path) -> None:
+    if out.is_dir():
+        raise UsageError(f"--out: expected a file, found the folder '{out}'. Name a file in it.")
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
+        raise UsageError(f"--out: expected a folder to write into, found '{out.parent}' absent or read-only.")
+
+
+if __name__ == "__main__":
+    from newsrec.cli import run_verb
+
+    run_verb("recommend")

@@ -1,0 +1,345 @@
+"""All stages in order: read this file first. A click log goes in, a bundle under `artifacts/` comes out.
+
+`python -m newsrec.train --ranker lgbm` and the library function `train` do the same.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from features.catalog import Feature
+from features.columns import CLICK_KEY, TIME
+from features.events import EventStore
+from features.vocabulary import Vocabulary
+from newsrec.artefacts import Artefact, artefacts
+from newsrec.assembly import BASELINES, LIST_LENGTH, Assembly, ScoredLists, score_lists, training_data
+from newsrec.bundle import fresh_run, read_manifest, refuse_unwritable, write_json, write_manifest, writing
+from newsrec.candidates import SamplingConfig
+from newsrec.data import Log, ReadOptions, read_log
+from newsrec.errors import BundleError, UsageError
+from newsrec.evaluation.stages import StageFigures, evaluate_stages
+from newsrec.metrics import logloss
+from newsrec.process import peak_rss_mb
+from newsrec.progress import Clock, Progress, Silent
+from newsrec.rankers import RANKERS, Ranker, RankingData
+from newsrec.recall import RecallSettings
+from newsrec.report import render_report
+from newsrec.simulate import SimulationConfig, simulate
+from newsrec.split import Split, SplitConfig, split_log
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run. The defaults are those of the command line."""
+
+    data: Path | None = None
+    """Folder or file of the log; None is the embedded simulated log."""
+    format: str = "auto"
+    ranker: str = "lgbm"
+    """Name in `newsrec.rankers.RANKERS`."""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters of the ranker that differ from its defaults."""
+    out: Path | None = None
+    """The bundle's folder; None is a fresh one under `artifacts/`."""
+    overwrite: bool = False
+    recall: tuple[str, ...] = ("itemcf", "popular")
+    """Names in `newsrec.recall.CHANNELS`."""
+    recall_settings: RecallSettings = RecallSettings()
+    list_length: int = LIST_LENGTH
+    """Candidates per request at most, 10..10000."""
+    split: SplitConfig = SplitConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    refit: bool = True
+    """Fit again on all requests and let the state hold every event."""
+    seed: int = 0
+    read: ReadOptions = ReadOptions()
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run left."""
+
+    run: Path
+    metrics: dict[str, Any]
+
+
+def train(config: TrainConfig = TrainConfig(), progress: Progress | None = None) -> TrainResult:
+    """Train, evaluate and keep a ranking.
+
+    Args:
+        config: What to train on and how.
+        progress: Told of stages and lines; None is silent.
+
+    Returns:
+        The bundle's folder and the content of its `metrics.json`.
+
+    Raises:
+        NewsrecError: Bad data, contradicting settings, or a place that cannot be written; nothing is left behind.
+    """
+    tell, clock = progress or Silent(), Clock()
+    out = config.out or fresh_run()
+    _check(config)
+    refuse_unwritable(out, config.overwrite)
+    with clock.time("total"):
+        # 1 read
+        with clock.time("read"):
+            log = read(config)
+            found = artefacts(log)
+        _introduce(log, found, tell)
+
+        # 2 split
+        store = EventStore(log.clicks, log.articles)
+        split = split_log(log, store, replace(config.split, seed=config.seed))
+
+        # 3 to 5 recall, candidates, features
+        assembly = _assembly(config, log, store, split, clock)
+        sampling = replace(config.sampling, seed=config.seed)
+        rows = training_data(assembly, split.part("train"), split.positives, sampling, tell)
+        watched = training_data(assembly, split.part("valid"), split.positives, None, tell)
+
+        # 6 rank
+        ranker = _fit(config, assembly, rows, watched, tell)
+
+        # 8 evaluate: whole lists of requests that nothing was fitted on
+        test = split.part("test")
+        scored = score_lists(assembly, ranker.score, test, split.positives, tell)
+        result = evaluate_stages(
+            scored.rows, scored.positive_ranks, test, config.recall, tuple(BASELINES), seed=config.seed
+        )
+        if config.refit:
+            ranker = _refit(config, assembly, ranker, rows, split, tell)
+
+    metrics = _metrics(config, log, split, found, ranker, scored, result, clock, out)
+
+    # 9 bundle
+    with writing(out, config.overwrite) as folder:
+        _write(folder, config, log, assembly, ranker, split, metrics, result.per_request)
+    tell.say(f"bundle: {out}")
+    return TrainResult(out, metrics)
+
+
+def read(config: TrainConfig) -> Log:
+    """The configured log; the simulated one where no data is named."""
+    if config.data is None:
+        if config.format not in ("auto", "simulated"):
+            raise UsageError(f"--format {config.format}: expected --data with it, found none. Name the log's folder.")
+        return simulate(SimulationConfig()).log
+    return read_log(config.data, config.format, options=config.read)
+
+
+def config_of_run(run: Path, config: TrainConfig) -> TrainConfig:
+    """The same configuration on the data, format and seed of an earlier bundle.
+
+    Raises:
+        BundleError: The bundle is damaged, or the data is no longer the same.
+    """
+    manifest = read_manifest(run)
+    data = manifest["data"]
+    path = None if data["path"] is None else Path(data["path"])
+    if config.data is not None and path is not None and config.data.resolve() != path.resolve():
+        path = config.data
+    taken = replace(config, data=path, format=data["format"], seed=manifest["seed"])
+    fingerprint = read(taken).fingerprint
+    if fingerprint != data["fingerprint"]:
+        raise BundleError(
+            f"--run {run}: expected the data that this bundle was trained on (fingerprint {data['fingerprint'][:12]}), "
+            f"found another (fingerprint {fingerprint[:12]}). Train without --run."
+        )
+    return taken
+
+
+def load_params(path: Path, ranker: str) -> dict[str, Any]:
+    """Parameters from a file that `tuning` wrote, or a plain JSON object of them.
+
+    Raises:
+        UsageError: Not such a file, or one for another ranker.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--params: expected a JSON file, found '{path}' ({error}).") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"--params: expected a JSON object, found {type(content).__name__} in '{path}'.")
+    if content.get("ranker", ranker) != ranker:
+        raise UsageError(
+            f"--params: expected parameters of the ranker '{ranker}', found '{content['ranker']}' in '{path}'."
+        )
+    params = content.get("params", content)
+    return {name: value for name, value in params.items() if name != "ranker"}
+
+
+def _check(config: TrainConfig) -> None:
+    if config.ranker not in RANKERS:
+        raise UsageError(f"--ranker: expected one of {sorted(RANKERS)}, found {config.ranker!r}.")
+    if not 10 <= config.list_length <= 10_000:
+        raise UsageError(f"--list-length: expected 10 to 10000 candidates, found {config.list_length}.")
+    RANKERS[config.ranker].of(config.params)
+
+
+def _introduce(log: Log, found: list[Artefact], tell: Progress) -> None:
+    """What was read, mended and noticed, once."""
+    intake = log.intake
+    users, items = log.clicks["user_id"].n_unique(), log.clicks["item_id"].n_unique()
+    tell.say(f"read {log.format}: {len(log.clicks):,} clicks of {users:,} users on {items:,} articles")
+    if intake.rows_quarantined or intake.duplicate_clicks:
+        tell.say(f"left out {intake.rows_quarantined:,} bad rows and {intake.duplicate_clicks:,} repeated clicks")
+    for note in intake.notes:
+        tell.say(f"note: {note}")
+    for artefact in found:
+        if artefact.found:
+            tell.say(f"artefact {artefact.name} ({artefact.share:.1%}): {artefact.explanation}")
+
+
+def _assembly(config: TrainConfig, log: Log, store: EventStore, split: Split, clock: Clock) -> Assembly:
+    # Codes of context values are learned before validation begins, as everything else that is learned.
+    seen = log.clicks
+    if split.learn_until is not None:
+        seen = seen.filter(pl.col("clicked_at") < pl.lit(split.learn_until).cast(TIME))
+    return Assembly.of(
+        store,
+        config.recall,
+        config.recall_settings,
+        Vocabulary.of(seen),
+        list_length=config.list_length,
+        clock=clock,
+    )
+
+
+def _categorical(features: tuple[Feature, ...] | list[Feature]) -> list[str]:
+    return [f.name for f in features if f.categorical]
+
+
+def _fit(config: TrainConfig, assembly: Assembly, rows: RankingData, watched: RankingData, tell: Progress) -> Ranker:
+    ranker = RANKERS[config.ranker].of(config.params)
+    with assembly.clock.time("rank"), tell.stage("rank", 0) as step:
+        return ranker.fit(
+            rows,
+            watched,
+            categorical=_categorical(list(assembly.features)),
+            seed=config.seed,
+            on_iteration=lambda: step(1),
+        )
+
+
+def _refit(
+    config: TrainConfig, assembly: Assembly, ranker: Ranker, rows: RankingData, split: Split, tell: Progress
+) -> Ranker:
+    sampling = replace(config.sampling, seed=config.seed)
+    more = training_data(assembly, split.part("valid", "test"), split.positives, sampling, tell)
+    everything = RankingData.concat([rows, more])
+    with assembly.clock.time("refit"):
+        return ranker.refit(everything, categorical=_categorical(list(assembly.features)), seed=config.seed)
+
+
+def _metrics(
+    config: TrainConfig,
+    log: Log,
+    split: Split,
+    found: list[Artefact],
+    ranker: Ranker,
+    scored: ScoredLists,
+    result: StageFigures,
+    clock: Clock,
+    out: Path,
+) -> dict[str, Any]:
+    fitting = ranker.fitting
+    figures = result.figures
+    if ranker.gives_probabilities:
+        figures["rank"]["logloss"] = logloss(scored.rows["score"].to_numpy(), scored.rows["label"].to_numpy())
+    return {
+        "run": out.name,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "protocol": {
+            **split.protocol,
+            "candidates": f"recall {'+'.join(config.recall)}, at most {config.list_length}, never sampled",
+        },
+        **figures,
+        "curves": {
+            "metric": fitting.metric,
+            "train": list(fitting.train),
+            "valid": list(fitting.valid),
+            "best_iteration": fitting.best_iteration,
+        },
+        "importance": list(fitting.importance),
+        "artefacts": [asdict(artefact) for artefact in found],
+        "intake": asdict(log.intake),
+        "refit": config.refit,
+        "seconds": {name: round(seconds, 2) for name, seconds in sorted(clock.seconds.items())},
+        "peak_rss_mb": peak_rss_mb(),
+    }
+
+
+def _write(
+    folder: Path,
+    config: TrainConfig,
+    log: Log,
+    assembly: Assembly,
+    ranker: Ranker,
+    split: Split,
+    metrics: dict[str, Any],
+    per_request: pl.DataFrame,
+) -> None:
+    state = log.clicks if config.refit else _before_test(log, split)
+    (folder / "state").mkdir()
+    (folder / "recall").mkdir()
+    state.write_parquet(folder / "state" / "clicks.parquet")
+    log.articles.write_parquet(folder / "state" / "articles.parquet")
+    assembly.vocabulary.table.write_parquet(folder / "vocabulary.parquet")
+    per_request.write_parquet(folder / "per_request.parquet")
+    until = int(state["clicked_at"].dt.timestamp("ms").max()) + 1  # type: ignore[arg-type]
+    for name, channel in assembly.channels.items():
+        channel.table(until).write_parquet(folder / "recall" / f"{name}.parquet")
+    ranker.save(folder)
+    write_json(folder / "features.json", features_page(assembly))
+    write_json(folder / "metrics.json", metrics)
+    (folder / "report.html").write_text(render_report(metrics), encoding="utf-8")
+    write_manifest(
+        folder,
+        {
+            "ranker": config.ranker,
+            "seed": config.seed,
+            "data": {
+                "path": None if config.data is None else str(config.data.resolve()),
+                "format": log.format,
+                "fingerprint": log.fingerprint,
+            },
+            "validation": asdict(replace(config.split, seed=config.seed)),
+            "refit": config.refit,
+            "recall": {
+                "channels": list(config.recall),
+                "settings": {"refresh_ms": config.recall_settings.refresh_ms, "depth": config.recall_settings.depth},
+                "list_length": config.list_length,
+            },
+            "sampling": asdict(replace(config.sampling, seed=config.seed)),
+            "features": [f.name for f in assembly.features],
+            "protocol": metrics["protocol"],
+        },
+    )
+
+
+def features_page(assembly: Assembly) -> list[dict[str, Any]]:
+    """The model's columns in order: name, dtype, family, meaning."""
+    return [
+        {"name": f.name, "dtype": "Float32", "family": f.family, "categorical": f.categorical, "meaning": f.meaning}
+        for f in assembly.features
+    ]
+
+
+def _before_test(log: Log, split: Split) -> pl.DataFrame:
+    """What a model without a refit may remember: all before the test, or all but the clicks that are asked for."""
+    if split.known_until is not None:
+        return log.clicks.filter(pl.col("clicked_at") < pl.lit(split.known_until).cast(TIME))
+    asked = split.part("test").join(split.positives, on="request_id").select("user_id", "item_id", "requested_at")
+    asked_for = log.clicks.join(asked, on=["user_id", "item_id"]).filter(pl.col("clicked_at") >= pl.col("requested_at"))
+    return log.clicks.join(asked_for.select(CLICK_KEY), on=list(CLICK_KEY), how="anti", maintain_order="left")
+
+
+if __name__ == "__main__":
+    from newsrec.cli import run_verb
+
+    run_verb("train")
