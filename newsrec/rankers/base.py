@@ -106,7 +106,7 @@ class Ranker(Protocol):
         ...
 
     def contributions(self, features: pl.DataFrame) -> npt.NDArray[np.float64]:
-        """What each feature added to each score: shape (n_rows, n_features); a row's sum plus a constant is the score."""
+        """What each feature added to each score: shape (n_rows, n_features); the rest of a score is a constant."""
         ...
 
     def save(self, folder: Path) -> None:
