@@ -68,12 +68,15 @@ class TrainResult:
     metrics: dict[str, Any]
 
 
-def train(config: TrainConfig = TrainConfig(), progress: Progress | None = None) -> TrainResult:
+def train(
+    config: TrainConfig = TrainConfig(), progress: Progress | None = None, *, log: Log | None = None
+) -> TrainResult:
     """Train, evaluate and keep a ranking.
 
     Args:
         config: What to train on and how.
         progress: Told of stages and lines; None is silent.
+        log: A log that is already in memory (see `newsrec.data.log_from_frames`); None reads `config.data`.
 
     Returns:
         The bundle's folder and the content of its `metrics.json`.
@@ -88,7 +91,7 @@ def train(config: TrainConfig = TrainConfig(), progress: Progress | None = None)
     with clock.time("total"):
         # 1 read
         with clock.time("read"):
-            log = read(config)
+            log = read(config) if log is None else log
             found = artefacts(log)
         _introduce(log, found, tell)
 

@@ -1,0 +1,58 @@
+"""The public Python API: one function per verb, the recommender, metrics. Everything here stays; the rest may move.
+
+Tables go in as Polars or pandas frames and come out as Polars.
+"""
+
+from newsrec.data import Log, ReadOptions, log_from_frames, read_log, write_log
+from newsrec.errors import BundleError, DataError, LeakError, NewsrecError, UsageError
+from newsrec.evaluate import EvaluateConfig, compare, evaluate
+from newsrec.evaluation import bootstrap_interval, paired_comparison, protocol_line, slices
+from newsrec.inspect import artefacts, inspect_log
+from newsrec.metrics import METRICS, logloss, per_request, rank_within, summarise
+from newsrec.recommend import RecommendConfig, recommend
+from newsrec.report import render_report, write_report
+from newsrec.serve import Recommender
+from newsrec.simulate import SimulationConfig, simulate, write_simulation
+from newsrec.split import SplitConfig, rolling_folds, split_log
+from newsrec.train import TrainConfig, TrainResult, train
+
+__all__ = [
+    "METRICS",
+    "BundleError",
+    "DataError",
+    "EvaluateConfig",
+    "LeakError",
+    "Log",
+    "NewsrecError",
+    "ReadOptions",
+    "RecommendConfig",
+    "Recommender",
+    "SimulationConfig",
+    "SplitConfig",
+    "TrainConfig",
+    "TrainResult",
+    "UsageError",
+    "artefacts",
+    "bootstrap_interval",
+    "compare",
+    "evaluate",
+    "inspect_log",
+    "log_from_frames",
+    "logloss",
+    "paired_comparison",
+    "per_request",
+    "protocol_line",
+    "rank_within",
+    "read_log",
+    "recommend",
+    "render_report",
+    "rolling_folds",
+    "simulate",
+    "slices",
+    "split_log",
+    "summarise",
+    "train",
+    "write_log",
+    "write_report",
+    "write_simulation",
+]

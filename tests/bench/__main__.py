@@ -1,0 +1,29 @@
+"""Benchmarks: `python -m tests.bench [name ...] [--data FOLDER]`. Ratios against a reference in the same run.
+
+Without `--data` they run on the simulated log. Let nothing else run meanwhile.
+"""
+
+import argparse
+from pathlib import Path
+
+from tests.bench import itemcf, serving, training
+
+BENCHMARKS = {"itemcf": itemcf.run, "training": training.run, "serving": serving.run}
+
+
+def main() -> None:
+    """Run the named benchmarks, all by default, and print their lines."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(BENCHMARKS)}")
+    parser.add_argument("--data", type=Path, help="a log that newsrec reads; the simulated one without it")
+    arguments = parser.parse_args()
+    unknown = sorted(set(arguments.names) - set(BENCHMARKS))
+    if unknown:
+        parser.error(f"expected names of {sorted(BENCHMARKS)}, found {unknown}")
+    for name in arguments.names or BENCHMARKS:
+        for line in BENCHMARKS[name](arguments.data):
+            print(f"{name}: {line}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
