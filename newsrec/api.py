@@ -4,7 +4,7 @@ Tables go in as Polars or pandas frames and come out as Polars.
 """
 
 from newsrec.data import Log, ReadOptions, log_from_frames, read_log, write_log
-from newsrec.errors import BundleError, DataError, LeakError, NewsrecError, UsageError
+from newsrec.errors import BundleError, DataError, NewsrecError, UsageError
 from newsrec.evaluate import EvaluateConfig, compare, evaluate
 from newsrec.evaluation import bootstrap_interval, paired_comparison, protocol_line, slices
 from newsrec.inspect import artefacts, inspect_log
@@ -21,7 +21,6 @@ __all__ = [
     "BundleError",
     "DataError",
     "EvaluateConfig",
-    "LeakError",
     "Log",
     "NewsrecError",
     "ReadOptions",

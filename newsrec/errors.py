@@ -9,10 +9,6 @@ class DataError(NewsrecError):
     """The log cannot be read, or does not hold what the command needs."""
 
 
-class LeakError(NewsrecError):
-    """A value from at or after the request's moment would have been used."""
-
-
 class BundleError(NewsrecError):
     """A bundle is damaged, of another version, or does not fit what is asked of it."""
 

@@ -24,7 +24,7 @@ def run(data: Path | None) -> Iterator[str]:
     log = simulate().log if data is None else read_log(data)
     asked = _last_moments(log)
     seconds, found = _vectorised(log, asked)
-    yield f"fit and recall for {len(asked):,} users of {len(log.clicks):,} clicks: {seconds:.1f} s, {found:,} candidates"
+    yield f"fit and recall for {len(asked):,} users, {len(log.clicks):,} clicks: {seconds:.1f} s, {found:,} candidates"
     users = asked["user_id"].sample(min(SAMPLE_USERS, len(asked)), seed=0)
     some = Log(log.format, log.clicks.filter(pl.col("user_id").is_in(users.implode())), log.articles)
     few = asked.filter(pl.col("user_id").is_in(users.implode()))
