@@ -24,6 +24,10 @@ from features.windows import (
 )
 
 
+FEW = 20
+"""Ids are looked up one by one where there are so many times more known ones."""
+
+
 def milliseconds(column: pl.Series) -> Ints:
     """Times as integers, null as `NO_TIME`; shape kept."""
     return column.to_physical().cast(pl.Int64).fill_null(NO_TIME).to_numpy()
@@ -37,9 +41,19 @@ def codes_of(ids: pl.Series, known: pl.Series) -> Ints:
     """
     if ids.dtype != known.dtype:
         ids = ids.cast(known.dtype, strict=False)
+    if known.flags["SORTED_ASC"] and len(ids) * FEW < len(known):
+        return _codes_of_few(ids, known)
     table = pl.DataFrame({"id": known, "code": np.arange(len(known), dtype=np.int64)})
     joined = ids.to_frame("id").join(table, on="id", how="left", maintain_order="left")
     return joined["code"].fill_null(NO_KEY).to_numpy()
+
+
+def _codes_of_few(ids: pl.Series, known: pl.Series) -> Ints:
+    """The same by binary search: a single request must not pay for a table of all users."""
+    place = known.search_sorted(ids.fill_null(known[0])).to_numpy().astype(np.int64)
+    place = np.minimum(place, len(known) - 1)
+    same = (known.gather(place) == ids).fill_null(False).to_numpy()
+    return np.where(same, place, NO_KEY)
 
 
 @dataclass(frozen=True)
@@ -193,11 +207,12 @@ class EventStore:
         key: Ints = first * (self.n_items + 1) + second
         return np.where((first < 0) | (second < 0), NO_KEY, key)
 
-    def context(self, name: str) -> pl.Series | None:
-        """A context column in the order of `sequences`, or None where the log has none."""
+    def context(self, name: str, place: Ints) -> pl.Series | None:
+        """A context column at places of `sequences`, null at negative ones; None where the log has no such column."""
         if name not in CONTEXT or name not in self.clicks.columns:
             return None
-        return self.clicks[name].gather(self.sequences.order)
+        row = pl.Series(take(self.sequences.order, place, NO_KEY), dtype=pl.Int64)
+        return self.clicks[name].gather(row.set(row < 0, None))
 
     def _attribute(self, name: str) -> Ints:
         if name not in self.attributes.columns:

@@ -237,12 +237,9 @@ def _category_moves(rows: Rows) -> tuple[EventIndex, Ints]:
 
 def _context(name: str) -> FactGroup:
     def compute(rows: Rows, wanted: tuple[str, ...]) -> Facts:
-        values = rows.store.context(name)
-        if values is None:
-            return {f"last_{name}_code": np.full(len(rows.at), UNKNOWN, np.int64)}
-        place = rows.place(0)
-        last = values.gather(np.maximum(place, 0)) if len(values) else pl.Series(name, [None] * len(place), pl.String)
-        return {f"last_{name}_code": np.where(place >= 0, rows.vocabulary.codes(last.rename(name)), UNKNOWN)}
+        last = rows.store.context(name, rows.place(0))
+        codes = np.full(len(rows.at), UNKNOWN, np.int64) if last is None else rows.vocabulary.codes(last)
+        return {f"last_{name}_code": codes}
 
     return FactGroup((f"last_{name}_code",), compute, per_request=True, needs=(f"clicks.{name}",))
 
