@@ -23,7 +23,6 @@ from features.windows import (
     session_position,
 )
 
-
 FEW = 20
 """Ids are looked up one by one where there are so many times more known ones."""
 
