@@ -168,10 +168,11 @@ def train(
         seed=seed,
         read=_read_options(column, integer_ids, quarantine, max_bad_share),
     )
+    log = None
     if run is not None:
-        config = stage.config_of_run(run, config)
+        config, log = stage.config_of_run(run, config)
     with _console() as console:
-        result = stage.train(config, console)
+        result = stage.train(config, console, log=log)
         console.table(result.metrics, result.run)
 
 

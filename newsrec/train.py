@@ -135,25 +135,23 @@ def read(config: TrainConfig) -> Log:
     return read_log(config.data, config.format, options=config.read)
 
 
-def config_of_run(run: Path, config: TrainConfig) -> TrainConfig:
-    """The same configuration on the data, format and seed of an earlier bundle.
+def config_of_run(run: Path, config: TrainConfig) -> tuple[TrainConfig, Log]:
+    """The same configuration on the data, format and seed of an earlier bundle, and that data.
 
     Raises:
         BundleError: The bundle is damaged, or the data is no longer the same.
     """
     manifest = read_manifest(run)
     data = manifest["data"]
-    path = None if data["path"] is None else Path(data["path"])
-    if config.data is not None and path is not None and config.data.resolve() != path.resolve():
-        path = config.data
+    path = config.data or (None if data["path"] is None else Path(data["path"]))
     taken = replace(config, data=path, format=data["format"], seed=manifest["seed"])
-    fingerprint = read(taken).fingerprint
-    if fingerprint != data["fingerprint"]:
+    log = read(taken)
+    if log.fingerprint != data["fingerprint"]:
         raise BundleError(
             f"--run {run}: expected the data that this bundle was trained on (fingerprint {data['fingerprint'][:12]}), "
-            f"found another (fingerprint {fingerprint[:12]}). Train without --run."
+            f"found another (fingerprint {log.fingerprint[:12]}). Train without --run."
         )
-    return taken
+    return taken, log
 
 
 def load_params(path: Path, ranker: str) -> dict[str, Any]:
