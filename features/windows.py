@@ -40,6 +40,7 @@ class EventIndex:
         highest = int(key.max()) if len(key) else 0
         # (key, time) must fit one signed 64-bit integer; sparse keys of pairs are made dense first where they do not.
         self._dense = np.unique(key) if highest >= (2**62) // self._span else None
+        self._highest = highest
         packed = self._pack(key, time)
         order = np.argsort(packed, kind="stable")
         self._packed = packed[order]
@@ -55,6 +56,9 @@ class EventIndex:
         if self._dense is not None:
             place = np.minimum(np.searchsorted(self._dense, key), max(len(self._dense) - 1, 0))
             key = np.where(self._dense[place] == key, place, NO_KEY) if len(self._dense) else np.full_like(key, NO_KEY)
+        else:
+            # A key above all events has none; times the span it could overflow onto a key that has some.
+            key = np.where(key <= self._highest, key, NO_KEY)
         packed: Ints = key * self._span + np.clip(time - self._origin, 0, self._span - 1)
         return packed
 
