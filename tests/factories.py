@@ -1,0 +1,208 @@
+"""Small logs made to be awkward: ties, repeats, cold users, articles without metadata and articles never clicked."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import polars as pl
+
+from features.build import build
+from features.catalog import Feature, features_for
+from features.columns import MINUTE, TIME
+from features.events import EventStore
+from features.vocabulary import Vocabulary
+from newsrec.candidates import propose
+from newsrec.data.log import Log
+from newsrec.recall import CHANNELS, Channel, RecallRequests, RecallSettings
+
+START = datetime(2024, 1, 8, tzinfo=UTC)
+"""First moment of every small log: a whole hour, so that grid moments and clicks coincide."""
+
+CATEGORIES = ("politics", "sports", "culture", None)
+DEVICES = ("phone", "desktop", None)
+IDS = ("integer", "string")
+UNKNOWN_USER, UNKNOWN_ITEM = 9_999, 8_888
+SHALLOW = RecallSettings(depth=8)
+"""Fewer places than there are articles, so that the cut at `depth` is seen."""
+
+
+def instant(minutes: float) -> datetime:
+    """So many minutes after the start of the log."""
+    return START + timedelta(minutes=minutes)
+
+
+def ms(minutes: float) -> int:
+    """The same as milliseconds since 1970."""
+    return round(START.timestamp() * 1_000 + minutes * MINUTE)
+
+
+def clicks_of(rows: Iterable[tuple[int | str, int | str, float]], **context: Sequence[object]) -> pl.DataFrame:
+    """Canonical clicks from (user, item, minutes after the start), in the given order."""
+    users, items, minutes = zip(*rows, strict=True)
+    return pl.DataFrame(
+        {
+            "user_id": users,
+            "item_id": items,
+            "clicked_at": pl.Series([instant(m) for m in minutes]).cast(TIME),
+            **context,
+        }
+    )
+
+
+def no_clicks(like: pl.DataFrame) -> pl.DataFrame:
+    """The empty log with the columns of `like`."""
+    return like.clear()
+
+
+def articles_of(
+    items: Sequence[int | str],
+    created: Sequence[float | None] | None = None,
+    **columns: Sequence[object],
+) -> pl.DataFrame:
+    """Canonical articles; `created` in minutes after the start, None where unknown."""
+    frame = pl.DataFrame({"item_id": items, **columns})
+    if created is None:
+        return frame
+    times = [None if minutes is None else instant(minutes) for minutes in created]
+    return frame.with_columns(pl.Series("created_at", times, dtype=pl.Datetime("us", "UTC")).cast(TIME))
+
+
+def log_of(clicks: pl.DataFrame, articles: pl.DataFrame | None = None, held_out: Sequence[object] | None = None) -> Log:
+    """A log around two frames."""
+    held_out_users = None if held_out is None else pl.DataFrame({"user_id": held_out})
+    articles = clicks.select("item_id").unique().sort("item_id") if articles is None else articles
+    return Log("made", clicks.sort("clicked_at", "user_id", "item_id"), articles, held_out_users=held_out_users)
+
+
+def small_log(seed: int = 0, ids: str = "integer", n_clicks: int = 220, days: float = 2.5) -> Log:
+    """Some 200 clicks of 14 users on 24 articles.
+
+    Half of the clicks stand on whole quarters of an hour, so users and refreshes share instants. Article 20 and above
+    have no metadata; every fifth has no creation time, every seventh no words; article 3 is said to be created after its
+    first clicks; articles 100 to 102 are never clicked. Users 13 and 14 click once.
+    """
+    rng = np.random.default_rng(seed)
+    item = np.minimum(rng.zipf(1.4, n_clicks), 24)
+    minutes = np.sort(rng.uniform(0, days * 24 * 60, n_clicks))
+    # Visits: most clicks follow the one before them within minutes, by one of few users.
+    user = np.repeat(rng.integers(1, 13, n_clicks), rng.integers(1, 6, n_clicks))[:n_clicks]
+    minutes = np.where(rng.random(n_clicks) < 0.5, minutes // 15 * 15, minutes)
+    rows = list(zip(user.tolist(), item.tolist(), minutes.tolist(), strict=True))
+    rows += [(13, 1, 700.0), (14, 2, 1_500.0), (1, 5, 900.0), (1, 4, 900.0), (2, 4, 900.0)]
+    clicks = clicks_of(
+        rows,
+        device=rng.choice(np.array(DEVICES, dtype=object), len(rows)).tolist(),
+        referrer=rng.integers(1, 4, len(rows)).tolist(),
+    ).unique(["user_id", "item_id", "clicked_at"], keep="first", maintain_order=True)
+    known = [*range(1, 20), 100, 101, 102]
+    articles = articles_of(
+        known,
+        created=[3_000.0 if i == 3 else None if i % 5 == 0 else float(60 * (i % 40)) - 600 for i in known],
+        category=[CATEGORIES[i % 4] for i in known],
+        words=pl.Series([None if i % 7 == 0 else 100 + 13 * i for i in known], dtype=pl.Int32),
+    )
+    return log_of(*(_as_text(f) for f in (clicks, articles))) if ids == "string" else log_of(clicks, articles)
+
+
+def _as_text(frame: pl.DataFrame) -> pl.DataFrame:
+    """Ids as text whose order is not that of the numbers."""
+    return frame.with_columns(pl.format("n{}", pl.col(name)) for name in ("user_id", "item_id") if name in frame)
+
+
+def requests_of(rows: Iterable[tuple[object, float, float]]) -> pl.DataFrame:
+    """Canonical requests from (user, minutes, minutes of the statistics), numbered from 100."""
+    users, at, statistics = zip(*rows, strict=True)
+    return pl.DataFrame(
+        {
+            "request_id": range(100, 100 + len(users)),
+            "user_id": users,
+            "requested_at": pl.Series([instant(m) for m in at]).cast(TIME),
+            "statistics_at": pl.Series([instant(m) for m in statistics]).cast(TIME),
+        }
+    )
+
+
+def requests_for(log: Log, n: int = 40, seed: int = 0, stale_minutes: float = 0) -> pl.DataFrame:
+    """Requests at the log's own instants and between them, of clickers and of a stranger, before and after the log.
+
+    Args:
+        log: With at least one click.
+        n: Number of requests at clicks; six more are added.
+        seed: Of the choice.
+        stale_minutes: How long before the request its statistics end.
+    """
+    chosen = log.clicks.sample(n, seed=seed).sort("clicked_at", "user_id", "item_id")
+    at = [(t - START).total_seconds() / 60 for t in chosen["clicked_at"]]
+    users = chosen["user_id"].to_list()
+    stranger = UNKNOWN_USER if log.clicks["user_id"].dtype.is_integer() else "nobody"
+    rows = list(zip(users, at, strict=True))
+    rows += [(users[0], -60.0), (users[0], 9_000.0), (users[1], 900.0), (users[2], 1_800.5)]
+    rows += [(stranger, 1_800.0), (stranger, 0.0)]
+    return requests_of((user, minutes, minutes - stale_minutes) for user, minutes in rows)
+
+
+def candidates_for(log: Log, requests: pl.DataFrame, per_request: int = 9, seed: int = 0) -> pl.DataFrame:
+    """Lists drawn from all articles, the never clicked and one unknown to everybody included, with made-up recall."""
+    rng = np.random.default_rng(seed)
+    text = log.clicks["item_id"].dtype == pl.String
+    stranger = "nothing" if text else UNKNOWN_ITEM
+    items = [*pl.concat([log.articles["item_id"], log.clicks["item_id"]]).unique().sort(), stranger]
+    rows = [
+        (request, items[i], rank + 1)
+        for request in requests["request_id"]
+        for rank, i in enumerate(rng.choice(len(items), per_request, replace=False))
+    ]
+    frame = pl.DataFrame(rows, schema=["request_id", "item_id", "recall_rank"], orient="row")
+    scores = {
+        f"{name}_{what}": pl.when(pl.col("recall_rank") % (2 + place) > 0).then(pl.col("recall_rank") * factor)
+        for place, name in enumerate(CHANNELS)
+        for what, factor in (("score", -0.5), ("rank", 1))
+    }
+    return frame.with_columns(pl.col("recall_rank").cast(pl.UInt16)).with_columns(**scores)
+
+
+def fitted(log: Log, settings: RecallSettings = SHALLOW) -> tuple[EventStore, dict[str, Channel]]:
+    """The log's store and every channel fitted on it."""
+    store = EventStore(log.clicks, log.articles)
+    return store, {name: make().fit(store, settings) for name, make in CHANNELS.items()}
+
+
+def recalled(log: Log, name: str, requests: pl.DataFrame, settings: RecallSettings = SHALLOW) -> pl.DataFrame:
+    """What one channel proposes, in raw ids: `request_id, item_id, score, rank`, sorted by request and rank."""
+    store = EventStore(log.clicks, log.articles)
+    found = CHANNELS[name]().fit(store, settings).recall(RecallRequests.of(requests, store))
+    return found.select(
+        requests["request_id"].gather(found["row"]).alias("request_id"),
+        store.items.gather(found["item"]).alias("item_id"),
+        "score",
+        "rank",
+    ).sort("request_id", "rank")
+
+
+def proposed(log: Log, requests: pl.DataFrame, settings: RecallSettings = SHALLOW) -> pl.DataFrame:
+    """The merged lists of all channels."""
+    store, channels = fitted(log, settings)
+    return propose(channels, RecallRequests.of(requests, store), store.items)
+
+
+def all_features() -> tuple[Feature, ...]:
+    """Every feature, those of all channels included."""
+    return features_for(CHANNELS)
+
+
+def described(
+    log: Log, candidates: pl.DataFrame, requests: pl.DataFrame, vocabulary: Vocabulary | None = None
+) -> pl.DataFrame:
+    """Every feature of the candidates, beside `request_id` and `item_id`."""
+    known = vocabulary or Vocabulary.of(log.clicks, min_clicks=2)
+    store = EventStore(log.clicks, log.articles)
+    rows = candidates.filter("kept") if "kept" in candidates.columns else candidates
+    return rows.select("request_id", "item_id").hstack(build(candidates, requests, store, known, all_features()))
+
+
+def bits(frame: pl.DataFrame) -> list[object]:
+    """The frame's content to the last bit, NaN and null told apart."""
+    return [
+        (c.name, c.dtype, c.is_null().to_list(), c.fill_null(0).to_numpy().tobytes() if c.dtype.is_float() else [*c])
+        for c in frame
+    ]
