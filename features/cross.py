@@ -78,7 +78,8 @@ def transition_lift_36h() -> pl.Expr:
 
     Above 1: read by this article's readers more than by the public.
     """
-    return _ratio(transition_share("36h"), pl.col("item_clicks_3h") / pl.col("all_clicks_3h"))
+    # The inner ratio is null in a silent night; 0 / 0 would be NaN, which Polars holds to be above 0.
+    return _ratio(transition_share("36h"), _ratio(pl.col("item_clicks_3h"), pl.col("all_clicks_3h")))
 
 
 def category_transition_share_24h() -> pl.Expr:
