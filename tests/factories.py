@@ -78,8 +78,8 @@ def small_log(seed: int = 0, ids: str = "integer", n_clicks: int = 220, days: fl
     """Some 200 clicks of 14 users on 24 articles.
 
     Half of the clicks stand on whole quarters of an hour, so users and refreshes share instants. Article 20 and above
-    have no metadata; every fifth has no creation time, every seventh no words; article 3 is said to be created after its
-    first clicks; articles 100 to 102 are never clicked. Users 13 and 14 click once.
+    have no metadata; every fifth has no creation time, every seventh no words; article 3 is said to be created after
+    its first clicks; articles 100 to 102 are never clicked. Users 13 and 14 click once.
     """
     rng = np.random.default_rng(seed)
     item = np.minimum(rng.zipf(1.4, n_clicks), 24)

@@ -6,6 +6,7 @@ Nothing here shares a line with the code it checks; constants of the channels ar
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import sqrt
 from typing import Any
 
@@ -22,6 +23,7 @@ MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
 WINDOW_MS = {"5m": 5 * MINUTE_MS, "15m": 15 * MINUTE_MS} | {f"{h}h": h * HOUR_MS for h in (1, 3, 12, 24, 36, 48)}
+POPULAR, ITEMCF = PopularParams(), ItemCFParams()
 CONTEXT_COLUMNS = ("environment", "device", "os", "country", "region", "referrer")
 
 
@@ -91,10 +93,7 @@ class Truth:
         self.articles = {row["item_id"]: row for row in log.articles.iter_rows(named=True)}
         self.codes = {(r["column"], r["value"]): r["code"] for r in vocabulary.table.to_dicts()} if vocabulary else {}
         self.moves = [
-            Move(a.item, b.item, b.at)
-            for own in self.sequences.values()
-            for a, b in zip(own, own[1:], strict=False)
-            if a.item != b.item
+            Move(a.item, b.item, b.at) for own in self.sequences.values() for a, b in pairwise(own) if a.item != b.item
         ]
 
     def of(self, item: Id, name: str) -> Any:
@@ -239,7 +238,7 @@ class Truth:
     # Recall
 
     def popular(
-        self, request: Request, settings: RecallSettings, params: PopularParams = PopularParams()
+        self, request: Request, settings: RecallSettings, params: PopularParams = POPULAR
     ) -> list[tuple[Id, float]]:
         """(item, score), best first."""
         grid = request.statistics_at // settings.refresh_ms
@@ -253,7 +252,7 @@ class Truth:
         return self._allowed(request, ranked)[: settings.depth]
 
     def itemcf(
-        self, request: Request, settings: RecallSettings, params: ItemCFParams = ItemCFParams()
+        self, request: Request, settings: RecallSettings, params: ItemCFParams = ITEMCF
     ) -> list[tuple[Id, float]]:
         """(item, score), best first."""
         similar = self._similar(request.statistics_at // settings.refresh_ms, settings, params)

@@ -1,0 +1,187 @@
+"""Candidates and a log in, the model's input out: against slow loops, against a page of values, and shape by shape."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from features.build import build
+from features.catalog import FEATURES, columns_of, features_for
+from features.columns import TIME
+from features.events import EventStore
+from features.vocabulary import Vocabulary
+from newsrec.data.log import Log
+from newsrec.recall import CHANNELS
+from tests.factories import (
+    IDS,
+    all_features,
+    articles_of,
+    bits,
+    candidates_for,
+    clicks_of,
+    described,
+    log_of,
+    requests_for,
+    requests_of,
+    small_log,
+)
+from tests.oracle import Truth, requests
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+STALE = [0, 95.5]
+
+
+def world(seed: int, ids: str = "integer", stale: float = 0) -> tuple[Log, pl.DataFrame, pl.DataFrame]:
+    log = small_log(seed, ids)
+    asked = requests_for(log, 30, seed, stale)
+    return log, asked, candidates_for(log, asked, seed=seed)
+
+
+@pytest.mark.parametrize("stale", STALE)
+@pytest.mark.parametrize("ids", IDS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_every_feature_equals_a_loop(seed: int, ids: str, stale: float) -> None:
+    log, asked, candidates = world(seed, ids, stale)
+    vocabulary = Vocabulary.of(log.clicks, min_clicks=2)
+    truth = Truth(log, vocabulary)
+    expected = [
+        row
+        for request in requests(asked)
+        for row in truth.features(request, candidates.filter(pl.col("request_id") == request.id)["item_id"].to_list())
+    ]
+    found = described(log, candidates, asked, vocabulary).to_dicts()
+    names = [f.name for f in FEATURES if f.family != "recall"]
+    assert len(found) == len(expected)
+    for place, (one, other) in enumerate(zip(found, expected, strict=True)):
+        wrong = {n: (one[n], other[n]) for n in names if not same(one[n], other[n])}
+        assert not wrong, f"row {place}: found, expected {wrong}"
+
+
+def same(found: float | None, expected: float | None) -> bool:
+    return found == (None if expected is None else pytest.approx(expected, rel=2e-6, abs=1e-9))
+
+
+def test_small_logs_reach_every_feature() -> None:
+    """Else the comparison above would compare nothing but zeros and nulls."""
+    log, asked, candidates = world(0)
+    found = described(log, candidates, asked)
+    varied = {c.name for c in found if c.n_unique() > 2 or (c.n_unique() == 2 and c.null_count() == 0)}
+    absent = {f"last_{name}" for name in ("environment", "os", "country", "region")}
+    assert set(found.columns) - varied <= absent | {"same_category_as_last", "same_category_as_second"}
+    assert set(found["same_category_as_last"]) == {None, 0.0, 1.0}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_values_are_float32_and_finite_or_null(seed: int) -> None:
+    log, asked, candidates = world(seed, stale=STALE[seed % 2])
+    found = described(log, candidates, asked).drop("request_id", "item_id")
+    assert found.columns == [f.name for f in all_features()]
+    assert set(found.dtypes) == {pl.Float32}
+    assert not [c.name for c in found if not c.is_finite().fill_null(True).all()]
+
+
+def test_night_without_a_click_leaves_nothing_infinite() -> None:
+    """Four quiet hours: no traffic at all in 3 hours, while transitions of the last 36 are known."""
+    clicks = clicks_of([(1, 7, 0.0), (1, 8, 5.0), (2, 7, 10.0)])
+    asked = requests_of([(2, 300.0, 300.0)])
+    candidates = candidates_for(log_of(clicks), asked, per_request=3)
+    found = described(log_of(clicks), candidates, asked)
+    lift = found["transition_lift_36h"]
+    assert lift.null_count() == 3
+    assert found["item_traffic_share_3h"].null_count() == 3
+    assert found.filter(pl.col("item_id") == 8)["transition_share_36h"].to_list() == [1.0]
+
+
+def golden(name: str, *times: str) -> pl.DataFrame:
+    frame = pl.read_csv(GOLDEN / f"{name}.csv")
+    return frame.with_columns(pl.col(t).str.to_datetime("%Y-%m-%dT%H:%M", time_zone="UTC").cast(TIME) for t in times)
+
+
+def test_golden_page() -> None:
+    """Twelve clicks, four candidates, every feature: a value that changes here changes the scores of every model."""
+    log = log_of(golden("clicks", "clicked_at"), golden("articles", "created_at"))
+    rows = golden("candidates", "requested_at")
+    asked = rows.select("request_id", "user_id", "requested_at", statistics_at="requested_at").unique("request_id")
+    found = described(log, rows, asked, Vocabulary.of(log.clicks, min_clicks=1)).drop("request_id", "item_id")
+    page = found.transpose(include_header=True, header_name="feature", column_names=rows["column"])
+    expected = pl.read_csv(GOLDEN / "features.csv", schema_overrides=page.schema)
+    assert_frame_equal(page, expected, rel_tol=1e-5, abs_tol=0)
+
+
+def test_row_order_of_candidates_is_kept_and_changes_no_value() -> None:
+    log, asked, candidates = world(2)
+    order = np.random.default_rng(0).permutation(len(candidates))
+    assert bits(described(log, candidates[order], asked)) == bits(described(log, candidates, asked)[order])
+
+
+def test_single_request_gets_the_bits_of_the_batch() -> None:
+    log, asked, candidates = world(3, stale=30)
+    vocabulary = Vocabulary.of(log.clicks, 2)
+    batch = described(log, candidates, asked, vocabulary)
+    for request in asked["request_id"]:
+        own = candidates.filter(pl.col("request_id") == request)
+        alone = described(log, own, asked.filter(pl.col("request_id") == request), vocabulary)
+        assert bits(alone) == bits(batch.filter(pl.col("request_id") == request))
+
+
+def test_requests_that_nobody_asks_about_are_ignored() -> None:
+    log, asked, candidates = world(3)
+    few = candidates.filter(pl.col("request_id").is_in(asked["request_id"][3:5].to_list()))
+    assert bits(described(log, few, asked)) == bits(described(log, few, asked[3:5]))
+
+
+def test_left_out_negatives_still_count_inside_their_request() -> None:
+    log, asked, candidates = world(4)
+    keep = pl.Series("kept", np.random.default_rng(0).random(len(candidates)) < 0.3)
+    kept = described(log, candidates.with_columns(keep), asked)
+    assert bits(kept) == bits(described(log, candidates, asked).filter(keep))
+
+
+def test_none_kept_and_none_asked_give_empty_frames() -> None:
+    log, asked, candidates = world(4)
+    names = ["request_id", "item_id", *(f.name for f in all_features())]
+    for few in (candidates.with_columns(kept=False), candidates.clear()):
+        found = described(log, few, asked)
+        assert found.columns == names
+        assert found.height == 0
+    assert described(log, candidates.clear(), asked.clear()).height == 0
+
+
+def test_empty_log_still_describes() -> None:
+    log, asked, candidates = world(5)
+    bare = log_of(log.clicks.clear(), log.articles)
+    found = described(bare, candidates, asked, Vocabulary.of(log.clicks))
+    assert found.height == len(candidates)
+    assert found["user_clicks"].sum() == found["item_clicks_48h"].sum() == 0
+    assert found["item_age_hours"].null_count() < len(found)
+
+
+def test_log_without_options_gets_the_features_it_can_have() -> None:
+    log, asked, candidates = world(6)
+    clicks, articles = log.clicks.select("user_id", "item_id", "clicked_at"), log.articles.select("item_id")
+    features = features_for(CHANNELS, columns_of(clicks, articles))
+    bare = build(candidates, asked, EventStore(clicks, articles), Vocabulary.of(clicks), features)
+    whole = described(log, candidates, asked)
+    assert_frame_equal(bare, whole.select(bare.columns))
+    assert 30 <= bare.width < whole.width - 10
+
+
+def test_only_wanted_features_in_the_wanted_order() -> None:
+    log, asked, candidates = world(6)
+    by_name = {f.name: f for f in all_features()}
+    chosen = [by_name[n] for n in ("slate_freshness_rank", "hour", "item_clicks_1h_slate_rank", "item_words")]
+    store, vocabulary = EventStore(log.clicks, log.articles), Vocabulary.of(log.clicks)
+    found = build(candidates, asked, store, vocabulary, chosen)
+    assert found.columns == [f.name for f in chosen]
+    assert_frame_equal(found, described(log, candidates, asked, vocabulary).select(found.columns))
+
+
+def test_hour_is_utc_with_fractions() -> None:
+    log = log_of(clicks_of([(1, 7, 0.0)]), articles_of([7]))
+    asked = requests_of([(1, 90.0, 90.0), (1, 26 * 60.0, 0.0)])
+    found = described(log, candidates_for(log, asked, per_request=1), asked)
+    assert found["hour"].to_list() == [1.5, 2.0]
+    assert asked["requested_at"][0] == datetime(2024, 1, 8, 1, 30, tzinfo=UTC)

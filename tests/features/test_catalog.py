@@ -1,0 +1,114 @@
+"""The contract of every feature, and the order that the model's columns have."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from features import context, cross, item, recall, slate, user
+from features.catalog import FEATURES, Feature, columns_of, features_for
+from features.columns import CONTEXT
+from features.facts import FACTS, WINDOWS
+from newsrec.recall import CHANNELS
+from tests.factories import all_features, small_log
+
+ALL = all_features()
+FACT_NAMES = {name for group in FACTS for name in group.names}
+MODULES = {"item": item, "user": user, "cross": cross, "context": context, "recall": recall, "slate": slate}
+OPTIONAL = ("articles.words", "articles.category", "articles.created_at", *(f"clicks.{name}" for name in CONTEXT))
+GOLDEN = Path(__file__).parents[1] / "golden" / "features.csv"
+
+
+def named(feature: Feature) -> str:
+    return feature.name
+
+
+@pytest.mark.parametrize("feature", ALL, ids=named)
+class TestEveryFeature:
+    def test_says_what_it_means_and_in_which_range(self, feature: Feature) -> None:
+        assert feature.meaning.endswith((".", ":")) or "." in feature.meaning
+        assert len(feature.meaning) > 30
+        assert "{" not in feature.meaning
+
+    def test_reads_facts_and_recall_only(self, feature: Feature) -> None:
+        recall_columns = {"recall_rank"} | {f"{name}_{what}" for name in CHANNELS for what in ("score", "rank")}
+        assert feature.roots <= FACT_NAMES | recall_columns
+        assert feature.roots
+
+    def test_never_reads_the_label(self, feature: Feature) -> None:
+        assert "label" not in feature.expression.meta.root_names()
+
+    def test_looks_at_the_other_candidates_only_in_the_slate_family(self, feature: Feature) -> None:
+        assert ("over" in str(feature.expression)) == feature.of_slate == (feature.family == "slate")
+
+
+def test_names_are_unique() -> None:
+    assert len({f.name for f in ALL}) == len(ALL)
+
+
+def test_golden_rows_stand_in_the_order_of_the_catalog() -> None:
+    """The order is part of every bundle: whoever changes it must mean to."""
+    assert pl.read_csv(GOLDEN)["feature"].to_list() == [f.name for f in ALL]
+
+
+def test_name_is_the_function_or_the_function_and_its_argument() -> None:
+    for feature in ALL:
+        functions = [name for name, value in vars(MODULES[feature.family]).items() if callable(value)]
+        words = feature.name.split("_")
+        starts = {"_".join(words[:n]) for n in range(1, len(words) + 1)}
+        ends = {"_".join(words[n:]) for n in range(len(words))}
+        of_family = starts | ends | {f"channel_{words[-1]}"}
+        assert of_family & set(functions), feature.name
+        if feature.name in functions:
+            doc = getattr(MODULES[feature.family], feature.name).__doc__
+            assert doc.startswith(feature.meaning)
+
+
+def test_windows_in_names_are_windows_that_exist() -> None:
+    endings = {f.name.rsplit("_", 1)[1] for f in FEATURES if f.name[-1] in "mh" and f.name[-2].isdigit()}
+    assert endings <= set(WINDOWS)
+    assert endings
+
+
+def test_only_context_columns_are_categorical() -> None:
+    assert [f.name for f in ALL if f.categorical] == [f"last_{name}" for name in CONTEXT]
+
+
+@pytest.mark.parametrize("absent", OPTIONAL)
+def test_column_that_the_log_lacks_takes_its_features_with_it(absent: str) -> None:
+    has = frozenset(OPTIONAL) - {absent}
+    kept = features_for(CHANNELS, has)
+    gone = {f.name for f in ALL} - {f.name for f in kept}
+    assert gone == {f.name for f in ALL if absent in f.needs}
+    assert gone
+    assert [f.name for f in kept] == [f.name for f in ALL if f.name not in gone]
+
+
+def test_needs_are_what_the_name_says() -> None:
+    needs = {f.name: f.needs for f in ALL}
+    assert needs["item_words"] == {"articles.words"}
+    assert needs["item_age_hours"] == needs["slate_hours_behind_newest"] == {"articles.created_at"}
+    assert needs["last_referrer"] == {"clicks.referrer"}
+    assert needs["item_share_of_category_1h"] == {"articles.category"}
+    assert needs["item_clicks_1h"] == needs["popular_score"] == frozenset()
+
+
+def test_log_without_options_still_has_most_features() -> None:
+    assert len(features_for(CHANNELS, frozenset())) >= 30
+
+
+def test_columns_of_a_log_are_spelled_as_needs() -> None:
+    log = small_log()
+    assert columns_of(log.clicks, log.articles) >= {"clicks.device", "clicks.referrer", "articles.words"}
+    names = {f.name for f in features_for(CHANNELS, columns_of(log.clicks, log.articles))}
+    assert "last_device" in names
+    assert "last_region" not in names
+
+
+def test_channels_bring_their_score_and_rank_in_their_order() -> None:
+    assert [f.name for f in features_for(["b", "a"], frozenset())][-4:] == ["b_score", "a_score", "b_rank", "a_rank"]
+    assert features_for([]) == FEATURES
+
+
+def test_every_fact_serves_a_feature() -> None:
+    assert frozenset().union(*(f.roots for f in ALL)) >= FACT_NAMES
