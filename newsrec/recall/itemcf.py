@@ -168,8 +168,10 @@ class ItemCF:
 
 
 def _pairs(bucket: Ints, source: Ints, target: Ints, weight: np.ndarray) -> pl.DataFrame:
-    whole = np.maximum(np.rint(weight), 1).astype(np.int64)
-    frame = pl.DataFrame({"bucket": bucket, "source": source, "target": target, "weight": whole})
+    # A weight that is switched off makes no pair; a small one is not rounded away.
+    whole = np.where(weight > 0, np.maximum(np.rint(weight), 1), 0).astype(np.int64)
+    pairs = pl.DataFrame({"bucket": bucket, "source": source, "target": target, "weight": whole})
+    frame = pairs.filter(pl.col("weight") > 0)
     return frame.group_by("bucket", "source", "target").agg(pl.col("weight").sum())
 
 
