@@ -279,8 +279,9 @@ class Truth:
                         continue
                     gap = (later.at - earlier.at) / (params.gap_hours * HOUR_MS)
                     weight = 1_000 * params.place_decay ** (distance - 1) / (1 + gap)
-                    weights[earlier.item][later.item] += max(1, round(weight))
-                    weights[later.item][earlier.item] += max(1, round(weight * params.backward))
+                    for a, b, worth in ((earlier, later, weight), (later, earlier, weight * params.backward)):
+                        if worth > 0:
+                            weights[a.item][b.item] += max(1, round(worth))
         similar = {}
         for source, targets in weights.items():
             scored = [
