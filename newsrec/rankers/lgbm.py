@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 import lightgbm as lgb
 import numpy as np
@@ -22,6 +22,8 @@ OBJECTIVES = ("lambdarank", "rank_xendcg", "binary")
 METRIC = "ndcg@5"
 MAX_GROUP = 10_000
 """LightGBM refuses longer lists."""
+CURVE_SET = "training"
+"""Name of the set behind the training curve. LightGBM stops early when any set no longer improves, but for this name."""
 CURVE_ROWS = 200_000
 """Training rows, about, that the training curve is measured on."""
 
@@ -33,15 +35,15 @@ class LgbmParams:
     objective: str = "lambdarank"
     """One of `OBJECTIVES`."""
     learning_rate: float = 0.1
-    """Shrinkage, 0..1."""
+    """Shrinkage, above 0, at most 1."""
     num_leaves: int = 31
     """Leaves per tree, 2..131072."""
     min_data_in_leaf: int = 100
     """Rows per leaf at least, >= 0."""
     feature_fraction: float = 0.7
-    """Share of the features tried per tree, 0..1."""
+    """Share of the features tried per tree, above 0, at most 1."""
     bagging_fraction: float = 0.8
-    """Share of the rows used per tree, 0..1."""
+    """Share of the rows used per tree, above 0, at most 1."""
     lambda_l2: float = 5.0
     """L2 regularisation of the leaves, >= 0."""
     max_bin: int = 255
@@ -53,17 +55,50 @@ class LgbmParams:
     patience: int = 25
     """Stop after so many iterations without a better validation, >= 1."""
     threads: int = 0
-    """Threads while fitting; 0 uses all cores."""
+    """Threads while fitting, >= 0; 0 uses all cores."""
     deterministic: bool = True
     """Same seed, same model, whatever the threads."""
 
     def __post_init__(self) -> None:
-        if self.objective not in OBJECTIVES:
-            raise UsageError(f"objective: expected one of {list(OBJECTIVES)}, found {self.objective!r}.")
-        low = [name for name in ("num_leaves", "max_bin") if getattr(self, name) < 2]
-        low += [name for name in ("trees", "patience", "truncation") if getattr(self, name) < 1]
-        if low or not 0 < self.learning_rate <= 1:
-            raise UsageError(f"ranker parameters out of range: {low or ['learning_rate']} in {asdict(self)}.")
+        """Refuse what LightGBM would refuse late, or with words of its own.
+
+        Raises:
+            UsageError: With every parameter that is of another kind or out of range.
+        """
+        faults = [fault for name, value in asdict(self).items() if (fault := _fault(name, value))]
+        if faults:
+            raise UsageError(f"ranker lgbm: expected {'; '.join(sorted(faults))}.")
+
+
+_WHOLE: Final[dict[str, tuple[int, int]]] = {
+    "num_leaves": (2, 131_072),
+    "min_data_in_leaf": (0, 2**31 - 1),
+    "max_bin": (2, 255),
+    "truncation": (1, 2**31 - 1),
+    "trees": (1, 2**31 - 1),
+    "patience": (1, 2**31 - 1),
+    "threads": (0, 2**31 - 1),
+}
+"""Parameters that are whole numbers, with their lowest and highest value."""
+_SHARES: Final = ("learning_rate", "feature_fraction", "bagging_fraction")
+
+
+def _fault(name: str, value: object) -> str | None:
+    """What was expected and found, or None where the value is good."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if name in _WHOLE:
+        low, high = _WHOLE[name]
+        good = number and isinstance(value, int) and low <= value <= high
+        wanted = f"a whole number in {low}..{high}"
+    elif name in _SHARES:
+        good, wanted = number and 0 < value <= 1, "a number above 0, at most 1"  # type: ignore[operator]
+    elif name == "objective":
+        good, wanted = value in OBJECTIVES, f"one of {list(OBJECTIVES)}"
+    elif name == "lambda_l2":
+        good, wanted = number and 0 <= value < float("inf"), "a number >= 0"  # type: ignore[operator]
+    else:
+        good, wanted = isinstance(value, bool), "true or false"
+    return None if good else f"{name}: {wanted}, found {value!r}"
 
 
 @dataclass
@@ -104,7 +139,7 @@ class LgbmRanker:
             _check(valid)
             sample = _first_rows(train)
             valid_sets = [_dataset(sample, categorical, data), _dataset(valid, categorical, data)]
-            names = ["train", "valid"]
+            names = [CURVE_SET, "valid"]
             stop = lgb.early_stopping(self.params.patience, verbose=False)
             callbacks += [lgb.record_evaluation(curves), stop]
         booster = lgb.train(
@@ -112,7 +147,7 @@ class LgbmRanker:
         )
         of_valid = curves.get("valid", {}).get(METRIC, [])
         best = int(np.argmax(of_valid)) + 1 if of_valid else booster.num_trees()
-        of_train = curves.get("train", {}).get(METRIC, [])
+        of_train = curves.get(CURVE_SET, {}).get(METRIC, [])
         self._keep(booster, Fitting(METRIC, tuple(of_train), tuple(of_valid), best, _importance(booster, best)))
         return self
 
