@@ -1,4 +1,4 @@
-"""What every ranker of `RANKERS` keeps: order of rows, seeds, files, and refusals before any native code sees the data."""
+"""What every ranker of `RANKERS` keeps: order of rows, seeds, files, and refusals before native code sees the data."""
 
 import dataclasses
 import subprocess
@@ -77,7 +77,9 @@ def test_no_candidate_has_no_score(ranker: Ranker) -> None:
 
 
 def test_row_of_nulls_has_a_finite_score(ranker: Ranker) -> None:
-    nulls = pl.DataFrame({name: [None] for name in ("signal", "noise", "device")}, schema=ranking_data().features.schema)
+    nulls = pl.DataFrame(
+        {name: [None] for name in ("signal", "noise", "device")}, schema=ranking_data().features.schema
+    )
     assert np.isfinite(ranker.score(nulls)).all()
 
 
