@@ -84,7 +84,7 @@ def split_log(log: Log, store: EventStore, config: SplitConfig) -> Split:
         "validation": config.validation,
         **{f"{name}_requests": counts[name] for name in PARTS},
         **divided.protocol,
-        "available_requests": dict(sorted(divided.requests.group_by("split").len().iter_rows())),
+        "available_requests": dict(sorted(divided.requests.unique(REQUEST).group_by("split").len().iter_rows())),
         "seed": config.seed,
         "fingerprint": log.fingerprint,
     }
@@ -92,6 +92,9 @@ def split_log(log: Log, store: EventStore, config: SplitConfig) -> Split:
 
 
 PARTS: Final = ("train", "valid", "test")
+REQUEST: Final = ("at", "user")
+"""What makes clicks one request: the same user at the same instant."""
+LONGEST_DAYS: Final = 36_500.0
 
 
 @dataclass(frozen=True)
@@ -153,14 +156,19 @@ def _gap(clicks: pl.DataFrame, config: SplitConfig) -> _Divided:
 def _last_click(clicks: pl.DataFrame, config: SplitConfig) -> _Divided:
     """Each user's last click, asked for the instant after the click before it; users are divided at random."""
     warm = int(clicks["previous"].min() or 0) + round(config.warmup_hours * HOUR)  # type: ignore[arg-type]
-    last = clicks.filter(pl.col("last")).sort("user")
-    order = np.random.default_rng(config.seed).permutation(len(last))
-    n_test, n_valid = min(config.test_requests, len(last) // 10), min(config.valid_requests, len(last) // 20)
-    split = np.full(len(last), "train", dtype=object)
+    last = clicks.filter(pl.col("last"))
+    # Drawn by user, not by click: the last clicks of a user may tie, and they stay together.
+    users = last["user"].unique().sort()
+    order = np.random.default_rng(config.seed).permutation(len(users))
+    n_test, n_valid = min(config.test_requests, len(users) // 10), min(config.valid_requests, len(users) // 20)
+    split = np.full(len(users), "train", dtype=object)
     split[order[:n_test]] = "test"
     split[order[n_test : n_test + n_valid]] = "valid"
+    drawn = pl.DataFrame({"user": users, "split": pl.Series(split, dtype=pl.String)})
     at = pl.col("previous") + 1
-    requests = last.with_columns(pl.Series("split", split, dtype=pl.String), at.alias("at"), at.alias("statistics_at"))
+    requests = last.join(drawn, on="user", maintain_order="left").with_columns(
+        at.alias("at"), at.alias("statistics_at")
+    )
     requests = requests.filter((pl.col("split") != "train") | (pl.col("at") >= warm))
     return _Divided(requests, {"requests": "each user's last click, asked for 1 ms after the click before it"})
 
@@ -235,7 +243,7 @@ def held_out_requests(log: Log, store: EventStore, config: SplitConfig, unseen: 
         "validation": config.validation,
         "train_requests": 0,
         "test_requests": len(frame),
-        "available_requests": len(requests),
+        "available_requests": requests.select(REQUEST).n_unique(),
         "requests": "clicks that the bundle's state does not hold",
         "seed": config.seed,
         "fingerprint": log.fingerprint,
@@ -253,16 +261,19 @@ def rolling_folds(log: Log, store: EventStore, config: SplitConfig, folds: int) 
         Splits whose `test` part is empty; in each, training ends where validation begins.
 
     Raises:
+        UsageError: No fold asked for, or impossible lengths.
         DataError: The log is too short for so many folds.
     """
     _check(replace(config, validation="temporal"))
+    if folds < 1:
+        raise UsageError(f"folds: expected one fold or more, found {folds}.")
     clicks = _clicks_with_history(log, store)
     borders = _borders(clicks, config)
     return [_fold(clicks, store, config, borders, number) for number in range(folds)]
 
 
 def _fold(clicks: pl.DataFrame, store: EventStore, config: SplitConfig, borders: _Borders, number: int) -> Split:
-    length = round(config.valid_days * DAY)
+    length = borders.test - borders.valid  # on whole hours, so that folds touch and no hour is shared
     valid, until = borders.valid - number * length, borders.test - number * length
     time = pl.col("time")
     requests = clicks.filter((time >= borders.train) & (time < until)).with_columns(
@@ -282,11 +293,17 @@ def _fold(clicks: pl.DataFrame, store: EventStore, config: SplitConfig, borders:
 def _check(config: SplitConfig) -> None:
     if config.validation not in VALIDATIONS:
         raise UsageError(f"--validation: expected one of {sorted(VALIDATIONS)}, found {config.validation!r}.")
-    lengths = {"test-days": config.test_days, "valid-days": config.valid_days}
-    wrong = [f"--{name} {value:g}" for name, value in lengths.items() if not value > 0]
-    wrong += [f"--gap-hours {config.gap_hours:g}"] if config.gap_hours < 0 else []
+    days = {"test-days": config.test_days, "valid-days": config.valid_days}
+    hours = {"gap-hours": config.gap_hours, "warmup-hours": config.warmup_hours}
+    counts = {f"{name}-requests": getattr(config, f"{name}_requests") for name in PARTS}
+    wrong = [f"--{name} {value:g}" for name, value in days.items() if not 0 < value <= LONGEST_DAYS]
+    wrong += [f"--{name} {value:g}" for name, value in hours.items() if not 0 <= value <= LONGEST_DAYS * 24]
+    wrong += [f"--{name} {value}" for name, value in counts.items() if value < 1]
     if wrong:
-        raise UsageError(f"split: expected lengths above zero, found {', '.join(wrong)}.")
+        raise UsageError(
+            f"split: expected days above zero, hours from zero (a century at most) and at least one request, "
+            f"found {', '.join(wrong)}."
+        )
 
 
 def _refuse_empty(requests: pl.DataFrame, config: SplitConfig) -> None:
@@ -308,10 +325,10 @@ def _sample(requests: pl.DataFrame, config: SplitConfig) -> pl.DataFrame:
     parts = []
     for name, limit in limits.items():
         part = ordered.filter(pl.col("split") == name)
-        keys = part.select("at", "user").unique(maintain_order=True)
+        keys = part.select(REQUEST).unique(maintain_order=True)
         if len(keys) > limit:
             chosen = keys[np.sort(rng.choice(len(keys), limit, replace=False))]
-            part = part.join(chosen, on=["at", "user"], how="semi", maintain_order="left")
+            part = part.join(chosen, on=list(REQUEST), how="semi", maintain_order="left")
         parts.append(part)
     return pl.concat(parts).sort("at", "user", "item")
 
@@ -321,13 +338,13 @@ def _requests_of(clicks: pl.DataFrame, store: EventStore) -> tuple[pl.DataFrame,
     created = store.created[clicks["item"].to_numpy()]
     age = np.where(created == NO_TIME, np.nan, (clicks["at"].to_numpy() - created) / HOUR)
     clicks = clicks.with_columns(pl.Series("age", age, dtype=pl.Float32).fill_nan(None))
-    requests = clicks.group_by("at", "user", maintain_order=True).agg(
+    requests = clicks.group_by(REQUEST, maintain_order=True).agg(
         pl.col("statistics_at", "split").first(),
         pl.len().cast(pl.UInt32).alias("positives"),
         pl.col("age").min().alias("positive_age_hours"),
     )
     requests = requests.with_row_index("request_id").with_columns(pl.col("request_id").cast(pl.Int64))
-    positives = clicks.join(requests.select("request_id", "at", "user"), on=["at", "user"], maintain_order="left")
+    positives = clicks.join(requests.select("request_id", *REQUEST), on=list(REQUEST), maintain_order="left")
     user: Ints = requests["user"].to_numpy()
     history = store.of_user.counts(user, requests["at"].to_numpy(), (None,))[0]
     canonical = requests.select(
