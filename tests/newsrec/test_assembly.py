@@ -1,0 +1,233 @@
+"""Requests in, described candidates out: the same rows whatever the chunks, for training, validation and scoring."""
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from features.catalog import FEATURES, columns_of, features_for
+from features.events import EventStore
+from features.vocabulary import Vocabulary
+from newsrec import assembly as module
+from newsrec.assembly import BASELINES, Assembly, ScoredLists, chunks, score_lists, training_data
+from newsrec.candidates import SamplingConfig, label, sample_negatives
+from newsrec.data import Log
+from newsrec.errors import UsageError
+from newsrec.progress import Clock
+from newsrec.rankers import RankingData
+from newsrec.recall import CHANNELS, RecallRequests, RecallSettings
+from newsrec.split import Split, SplitConfig, split_log
+from tests.factories import bits, described, fitted, proposed, small_log
+
+NAMES = tuple(CHANNELS)
+SETTINGS = RecallSettings(depth=12)
+SAMPLING = SamplingConfig(top=2, others=3, seed=1)
+LOG = small_log(1)
+STORE = EventStore(LOG.clicks, LOG.articles)
+SPLIT = split_log(LOG, STORE, SplitConfig(test_days=0.5, valid_days=0.5, warmup_hours=2))
+TRAIN = SPLIT.part("train")
+
+
+def assembly_of(log: Log = LOG, **changes: object) -> Assembly:
+    settings = {"vocabulary": Vocabulary.of(log.clicks, 2), "list_length": 10} | changes
+    return Assembly.of(EventStore(log.clicks, log.articles), NAMES, SETTINGS, **settings)  # type: ignore[arg-type]
+
+
+def by_rank(features: pl.DataFrame) -> np.ndarray:
+    return -features["recall_rank"].to_numpy()
+
+
+def scored(assembly: Assembly, split: Split = SPLIT) -> ScoredLists:
+    return score_lists(assembly, by_rank, split.part("test"), split.positives)
+
+
+def parts(data: RankingData) -> list[object]:
+    return [bits(data.features), data.label.tolist(), data.request.tolist(), data.weight.tolist()]
+
+
+class TestAssembly:
+    def test_lists_are_those_of_the_channels_merged(self) -> None:
+        lists, coded = assembly_of().lists(TRAIN)
+        assert_frame_equal(lists, proposed(LOG, TRAIN, SETTINGS))
+        assert isinstance(coded, RecallRequests)
+        assert coded.frame.equals(TRAIN)
+
+    def test_cut_keeps_the_first_of_each_list(self) -> None:
+        lists = proposed(LOG, TRAIN, SETTINGS)
+        cut = assembly_of(list_length=4).cut(lists)
+        assert cut["recall_rank"].max() == 4
+        assert cut.group_by("request_id").len()["len"].sum() == (lists["recall_rank"] <= 4).sum()
+
+    def test_description_is_that_of_build(self) -> None:
+        lists = proposed(LOG, TRAIN, SETTINGS)
+        assembly = assembly_of()
+        wanted = [f.name for f in features_for(NAMES, columns_of(LOG.clicks, LOG.articles))]
+        assert [f.name for f in assembly.features] == wanted
+        expected = described(LOG, lists, TRAIN, assembly.vocabulary).select(wanted)
+        assert bits(assembly.describe(lists, TRAIN)) == bits(expected)
+
+    def test_channels_keep_the_order_they_are_named_in(self) -> None:
+        turned = Assembly.of(STORE, NAMES[::-1], SETTINGS)
+        assert tuple(turned.channels) == NAMES[::-1]
+        own = [f.name for f in turned.features if f.name.removesuffix("_score") in NAMES]
+        assert own == [f"{name}_score" for name in NAMES[::-1]]
+
+    @pytest.mark.parametrize("names", [(), ("popular", "psychic", "astrology")])
+    def test_unknown_channels_and_none_are_refused(self, names: tuple[str, ...]) -> None:
+        found = r"\['astrology', 'psychic'\]" if names else "none"
+        with pytest.raises(UsageError, match=rf"--recall: expected channels of \['itemcf', .*found {found}\.$"):
+            Assembly.of(STORE, names, SETTINGS)
+
+    def test_named_features_come_in_their_order(self) -> None:
+        names = ["popular_rank", "hour", FEATURES[0].name]
+        assembly = assembly_of(feature_names=names)
+        assert assembly.describe(proposed(LOG, TRAIN, SETTINGS), TRAIN).columns == names
+
+    def test_named_features_that_nobody_makes_are_refused(self) -> None:
+        with pytest.raises(UsageError, match=r"the bundle needs \['clairvoyance', 'dense_score'\]"):
+            assembly_of(feature_names=["hour", "clairvoyance", "dense_score"])
+
+    def test_named_features_are_made_of_a_log_without_their_columns(self) -> None:
+        """A bundle keeps its columns; what the log lacks is null."""
+        bare = replace(LOG, clicks=LOG.clicks.drop("device"), articles=LOG.articles.drop("words"))
+        found = assembly_of(bare, feature_names=["item_words", "last_device", "hour"])
+        frame = found.describe(proposed(bare, TRAIN, SETTINGS), TRAIN)
+        assert frame["item_words"].null_count() == len(frame) > 0
+        assert set(frame["last_device"]) <= {None, 0.0}
+        assert frame["hour"].null_count() == 0
+
+    def test_vocabulary_is_learned_where_none_is_given(self) -> None:
+        assert assembly_of(vocabulary=None).vocabulary.table.equals(Vocabulary.of(LOG.clicks).table)
+
+    def test_time_is_added_to_the_stages(self) -> None:
+        clock = Clock()
+        scored(assembly_of(clock=clock))
+        assert set(clock.seconds) == {"recall", "features", "rank"}
+
+
+class TestChunks:
+    @pytest.mark.parametrize("size", [1, 7, 1_000])
+    def test_every_request_is_in_one_and_moments_ascend(self, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "CHUNK_REQUESTS", size)
+        frames = list(chunks(SPLIT.requests.sample(fraction=1, shuffle=True, seed=0)))
+        assert {len(frame) for frame in frames[:-1]} <= {size}
+        together = pl.concat(frames)
+        assert together["statistics_at"].is_sorted()
+        assert together.sort("request_id").equals(SPLIT.requests.sort("request_id"))
+
+    def test_no_request_makes_no_chunk(self) -> None:
+        assert not list(chunks(SPLIT.requests.clear()))
+
+    def test_rows_do_not_depend_on_the_size(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assembly = assembly_of()
+        whole = [training_data(assembly, TRAIN, SPLIT.positives, each) for each in (SAMPLING, None)]
+        lists = scored(assembly)
+        monkeypatch.setattr(module, "CHUNK_REQUESTS", 5)
+        again = [training_data(assembly, TRAIN, SPLIT.positives, each) for each in (SAMPLING, None)]
+        assert [parts(data) for data in again] == [parts(data) for data in whole]
+        assert scored(assembly).rows.equals(lists.rows)
+        assert scored(assembly).positive_ranks.equals(lists.positive_ranks)
+
+
+class TestTrainingData:
+    def taught(self, lists: pl.DataFrame) -> set[int]:
+        """Requests whose list holds what was clicked, and something else."""
+        counted = label(lists, SPLIT.positives).group_by("request_id").agg(pl.col("label").sum(), pl.len())
+        return set(counted.filter((pl.col("label") > 0) & (pl.col("label") < pl.col("len")))["request_id"])
+
+    def test_without_sampling_the_whole_lists_of_found_clicks_with_weight_one(self) -> None:
+        data = training_data(assembly_of(), TRAIN, SPLIT.positives, None)
+        lists = proposed(LOG, TRAIN, SETTINGS).filter(pl.col("recall_rank") <= 10)
+        expected = label(lists, SPLIT.positives).filter(pl.col("request_id").is_in(list(self.taught(lists))))
+        assert 0 < len(self.taught(lists)) < len(TRAIN)
+        assert data.request.tolist() == expected["request_id"].to_list()
+        assert data.label.tolist() == expected["label"].to_list()
+        assert data.features["recall_rank"].to_list() == expected["recall_rank"].to_list()
+        assert set(data.weight) == {1.0}
+
+    def test_with_sampling_the_kept_rows_weighed_by_their_probability(self) -> None:
+        data = training_data(assembly_of(), TRAIN, SPLIT.positives, SAMPLING)
+        lists = proposed(LOG, TRAIN, SETTINGS).filter(pl.col("recall_rank") <= 10)
+        kept = sample_negatives(label(lists, SPLIT.positives), SAMPLING).filter("kept")
+        assert data.request.tolist() == kept["request_id"].to_list()
+        assert data.features["recall_rank"].to_list() == kept["recall_rank"].to_list()
+        assert data.weight.tolist() == (1 / kept["sampling_probability"]).to_list()
+        assert max(data.weight) > 1
+        assert len(data) < len(training_data(assembly_of(), TRAIN, SPLIT.positives, None))
+
+    def test_features_of_sampled_rows_are_those_of_the_whole_list(self) -> None:
+        few, all_rows = (training_data(assembly_of(), TRAIN, SPLIT.positives, each) for each in (SAMPLING, None))
+        key = ["request", "recall_rank"]
+        one, other = (d.features.with_columns(pl.Series("request", d.request)) for d in (few, all_rows))
+        assert one.equals(one.select(key).join(other, on=key, maintain_order="left").select(one.columns))
+
+    def test_rows_of_a_request_stand_together(self) -> None:
+        request = training_data(assembly_of(), TRAIN, SPLIT.positives, SAMPLING).request
+        assert (np.diff(request) != 0).sum() + 1 == len(set(request))
+
+    def test_click_beyond_the_list_length_teaches_nothing(self) -> None:
+        short = assembly_of(list_length=3)
+        found = set(training_data(short, TRAIN, SPLIT.positives, None).request)
+        lists = proposed(LOG, TRAIN, SETTINGS)
+        assert found == self.taught(lists.filter(pl.col("recall_rank") <= 3)) < self.taught(lists)
+
+    def test_no_request_gives_the_columns_and_no_row(self) -> None:
+        assembly = assembly_of()
+        data = training_data(assembly, TRAIN.clear(), SPLIT.positives, SAMPLING)
+        assert len(data) == 0
+        assert data.features.columns == [f.name for f in assembly.features]
+
+
+class TestScoreLists:
+    def test_every_candidate_is_scored_and_none_is_sampled(self) -> None:
+        rows = scored(assembly_of()).rows
+        test = SPLIT.part("test")
+        lists = proposed(LOG, test, SETTINGS).filter(pl.col("recall_rank") <= 10)
+        key = ["request_id", "recall_rank"]
+        expected = label(lists, SPLIT.positives).select("request_id", "item_id", "label", "recall_rank").sort(key)
+        assert rows.select(expected.columns).sort(key).equals(expected)
+        assert rows["score"].to_list() == [-rank for rank in rows["recall_rank"]]
+
+    def test_baselines_are_orders_over_the_features(self) -> None:
+        rows = scored(assembly_of()).rows
+        test = SPLIT.part("test")
+        features = described(LOG, proposed(LOG, test, SETTINGS), test)
+        joined = rows.join(features, on=["request_id", "item_id"], maintain_order="left", suffix="_seen")
+        assert rows.columns[-len(BASELINES) :] == list(BASELINES)
+        assert rows["popularity"].to_list() == joined["item_clicks_1h"].to_list()
+        assert rows["recall_order"].to_list() == [-rank for rank in rows["recall_rank"]]
+        assert rows["recency"].to_list() == (-joined["item_age_hours"].fill_null(1e6)).to_list()
+
+    def test_log_without_creation_times_has_no_recency_to_go_by(self) -> None:
+        bare = replace(LOG, articles=LOG.articles.drop("created_at"))
+        assert set(scored(assembly_of(bare)).rows["recency"]) == {0.0}
+
+    def test_ranks_of_what_was_clicked_come_from_the_uncut_lists(self) -> None:
+        test = SPLIT.part("test")
+        found = scored(assembly_of(list_length=3)).positive_ranks
+        lists = proposed(LOG, test, SETTINGS)
+        positives = SPLIT.positives.filter(pl.col("request_id").is_in(test["request_id"].to_list()))
+        columns = [*(f"{name}_rank" for name in NAMES), "recall_rank"]
+        expected = positives.join(lists, on=["request_id", "item_id"], how="left")
+        key = ["request_id", "item_id"]
+        assert found.select(*key, *columns).sort(key).equals(expected.select(*key, *columns).sort(key))
+        assert found["recall_rank"].max() > 3
+        assert 0 < found["recall_rank"].null_count() < len(found)
+
+    def test_nothing_clicked_labels_nothing(self) -> None:
+        found = score_lists(assembly_of(), by_rank, SPLIT.part("test"), SPLIT.positives.clear())
+        assert found.rows["label"].sum() == 0
+        assert len(found.rows) == len(scored(assembly_of()).rows)
+        assert found.positive_ranks.is_empty()
+
+
+def test_one_channel_alone_is_enough() -> None:
+    store, channels = fitted(LOG)
+    for name in channels:
+        alone = Assembly.of(store, [name], SETTINGS, list_length=10)
+        data = training_data(alone, TRAIN, SPLIT.positives, None)
+        assert len(data) > 0
+        assert f"{name}_rank" in data.features.columns
+        assert not {f"{other}_rank" for other in NAMES if other != name} & set(data.features.columns)
