@@ -32,7 +32,8 @@ TRAIN = SPLIT.part("train")
 
 def assembly_of(log: Log = LOG, **changes: object) -> Assembly:
     settings = {"vocabulary": Vocabulary.of(log.clicks, 2), "list_length": 10} | changes
-    return Assembly.of(EventStore(log.clicks, log.articles), NAMES, SETTINGS, **settings)  # type: ignore[arg-type]
+    depth = RecallSettings(depth=max(SETTINGS.depth, settings["list_length"]))
+    return Assembly.of(EventStore(log.clicks, log.articles), NAMES, depth, **settings)  # type: ignore[arg-type]
 
 
 def by_rank(features: pl.DataFrame) -> np.ndarray:
@@ -98,6 +99,12 @@ class TestAssembly:
         assert set(frame["last_device"]) <= {None, 0.0}
         assert frame["hour"].null_count() == 0
 
+    def test_given_vocabulary_is_used(self) -> None:
+        lists = proposed(LOG, TRAIN, SETTINGS)
+        nobody = assembly_of(vocabulary=Vocabulary.of(LOG.clicks, 10**6), feature_names=["last_device"])
+        assert set(nobody.describe(lists, TRAIN)["last_device"]) == {0.0}
+        assert len(set(assembly_of(feature_names=["last_device"]).describe(lists, TRAIN)["last_device"])) > 1
+
     def test_vocabulary_is_learned_where_none_is_given(self) -> None:
         assert assembly_of(vocabulary=None).vocabulary.table.equals(Vocabulary.of(LOG.clicks).table)
 
@@ -146,6 +153,13 @@ class TestTrainingData:
         assert data.label.tolist() == expected["label"].to_list()
         assert data.features["recall_rank"].to_list() == expected["recall_rank"].to_list()
         assert set(data.weight) == {1.0}
+
+    def test_without_sampling_lists_longer_than_any_sample_stay_whole(self, log: Log) -> None:
+        split = split_log(log, EventStore(log.clicks, log.articles), SplitConfig(valid_requests=40))
+        assembly = assembly_of(log, list_length=70)
+        data = training_data(assembly, split.part("valid"), split.positives, None)
+        lengths = np.unique(data.request, return_counts=True)[1]
+        assert max(lengths) == 70
 
     def test_with_sampling_the_kept_rows_weighed_by_their_probability(self) -> None:
         data = training_data(assembly_of(), TRAIN, SPLIT.positives, SAMPLING)
