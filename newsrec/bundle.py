@@ -37,8 +37,9 @@ def writing(out: Path, overwrite: bool = False) -> Iterator[Path]:
     Raises:
         UsageError: `out` exists, or cannot be written.
     """
-    _clean_stale(out)
     refuse_unwritable(out, overwrite)
+    out = out.resolve()  # a link to a bundle stays, and leads to the new one
+    _clean_stale(out, mine=True)
     temporary = out.parent / f".{out.name}.writing-{os.getpid()}"
     try:
         temporary.mkdir()
@@ -62,19 +63,19 @@ def refuse_unwritable(out: Path, overwrite: bool) -> None:
     Raises:
         UsageError: With what is in the way.
     """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        if not overwrite:
-            raise UsageError(
-                f"--out: expected a folder that does not exist, found '{out}'. Choose another, or --overwrite."
-            )
-        if not (out / MANIFEST).is_file():
-            raise UsageError(
-                f"--out: expected a bundle to overwrite, found '{out}' without {MANIFEST}. Choose another."
-            )
     try:
+        if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+            if not overwrite:
+                raise UsageError(
+                    f"--out: expected a folder that does not exist, found '{out}'. Choose another, or --overwrite."
+                )
+            if not (out / MANIFEST).is_file():
+                raise UsageError(
+                    f"--out: expected a bundle to overwrite, found '{out}' without {MANIFEST}. Choose another."
+                )
         out.parent.mkdir(parents=True, exist_ok=True)
         probe = out.parent / f".{out.name}.probe-{os.getpid()}"
-        probe.mkdir()
+        probe.mkdir(exist_ok=True)
         probe.rmdir()
     except OSError as error:
         raise UsageError(
@@ -120,7 +121,7 @@ def read_manifest(run: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         found, files = manifest["format_version"], dict(manifest["files"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BundleError(f"{path}: expected a manifest in JSON, found it damaged ({error}). Train again.") from error
     if found != FORMAT_VERSION:
         raise BundleError(
@@ -137,9 +138,12 @@ def read_manifest(run: Path) -> dict[str, Any]:
 
 
 def _fault(run: Path, name: str, facts: Any) -> str | None:
-    path = run / name
-    if Path(name).is_absolute() or ".." in Path(name).parts or path.is_symlink():
+    path, inside = run / name, Path(name)
+    links = (run / part for part in (inside, *inside.parents[:-1]))
+    if inside.is_absolute() or ".." in inside.parts or any(part.is_symlink() for part in links):
         return f"'{name}' outside the bundle"
+    if not isinstance(facts, dict) or not {"sha256", "size"} <= facts.keys():
+        return f"'{name}' without sha256 and size in {MANIFEST}"
     if not path.is_file():
         return f"'{name}' missing"
     size = path.stat().st_size
@@ -169,11 +173,8 @@ def versions() -> dict[str, str]:
 
 
 def fresh_run(root: Path = Path("artifacts")) -> Path:
-    """A folder name that is not taken: the time, and a number if two runs begin in the same second."""
-    stem = datetime.now(UTC).strftime("run-%Y%m%d-%H%M%S")
-    taken = {path.name for path in root.iterdir()} if root.is_dir() else set()
-    names = [stem, *(f"{stem}-{number}" for number in range(2, len(taken) + 3))]
-    return root / next(name for name in names if name not in taken)
+    """A folder name of its own for each run: the time to the microsecond, since a run's folder comes only at its end."""
+    return root / datetime.now(UTC).strftime("run-%Y%m%d-%H%M%S-%f")
 
 
 def _sync(folder: Path) -> None:
@@ -196,11 +197,20 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def _clean_stale(out: Path) -> None:
-    """Put right what a killed run left for this bundle; a run that is still alive keeps its folders."""
+def _clean_stale(out: Path, mine: bool = False) -> None:
+    """Put right what a killed run left for this bundle; a run that is still alive keeps its folders.
+
+    Args:
+        out: The bundle's folder.
+        mine: Folders with this process's own id are stale too: in a container every run may be process 1.
+    """
+    out = out.resolve()
     for path in sorted(out.parent.glob(f".{glob.escape(out.name)}.*-*")) if out.parent.is_dir() else []:
         found = _TEMPORARY.match(path.name)
-        if not found or found["name"] != out.name or _alive(int(found["pid"])):
+        if not found or found["name"] != out.name:
+            continue
+        pid = int(found["pid"])
+        if _alive(pid) and not (mine and pid == os.getpid()):
             continue
         if found["what"] == "replaced" and not out.exists():
             os.replace(path, out)  # killed between moving the old bundle away and the new one in
@@ -215,6 +225,6 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        return True
+    except (PermissionError, OverflowError):
+        return True  # somebody else's, or no process id: not ours to remove
     return True

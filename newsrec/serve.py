@@ -6,7 +6,7 @@ Imports neither torch nor optuna. Recall, features and ranking are those of trai
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import polars as pl
@@ -16,7 +16,7 @@ from features.events import EventStore, history, milliseconds
 from features.vocabulary import Vocabulary
 from newsrec.assembly import Assembly, chunks
 from newsrec.bundle import read_manifest
-from newsrec.errors import DataError, UsageError
+from newsrec.errors import BundleError, DataError, UsageError
 from newsrec.frames import to_polars
 from newsrec.progress import Progress, Silent
 from newsrec.rankers import RANKERS, Ranker
@@ -24,6 +24,9 @@ from newsrec.recall import RecallRequests, RecallSettings
 
 FALLBACK = 500
 """Articles kept ready for a user whose recall lists are too short to fill k places."""
+
+NEEDED: Final = ("features", "protocol", "ranker", "recall", "seed", "validation")
+"""Facts of the manifest that serving and evaluation cannot do without."""
 
 
 @dataclass
@@ -49,6 +52,7 @@ class Recommender:
         """
         folder = Path(run)
         manifest = read_manifest(folder)
+        _refuse_incomplete(manifest, folder)
         ranker = RANKERS[manifest["ranker"]].load(folder)
         vocabulary = Vocabulary(pl.read_parquet(folder / "vocabulary.parquet"))
         clicks = pl.read_parquet(folder / "state" / "clicks.parquet")
@@ -241,6 +245,17 @@ def explanations(ranker: Ranker, described: pl.DataFrame, top: int = 3) -> pl.Se
         for i in range(order.shape[1])
     ]
     return pl.DataFrame(columns).select(pl.concat_str(pl.all(), separator=", ")).to_series()
+
+
+def _refuse_incomplete(manifest: dict[str, Any], folder: Path) -> None:
+    missing = [name for name in NEEDED if name not in manifest]
+    if missing:
+        raise BundleError(f"{folder}: expected a manifest with {missing}, found none of these. Train again.")
+    if manifest["ranker"] not in sorted(RANKERS):
+        raise BundleError(
+            f"{folder}: expected a ranker of {sorted(RANKERS)}, found {manifest['ranker']!r}. "
+            "Train again, or use the newsrec that wrote it."
+        )
 
 
 def _refuse_other_ids(new: pl.DataFrame, known: pl.DataFrame) -> None:
