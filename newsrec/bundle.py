@@ -173,7 +173,7 @@ def versions() -> dict[str, str]:
 
 
 def fresh_run(root: Path = Path("artifacts")) -> Path:
-    """A folder name of its own for each run: the time to the microsecond, since a run's folder comes only at its end."""
+    """A folder name that no other run has: the time to the microsecond, as a run's folder comes only at its end."""
     return root / datetime.now(UTC).strftime("run-%Y%m%d-%H%M%S-%f")
 
 

@@ -3,6 +3,7 @@
 Imports neither torch nor optuna. Recall, features and ranking are those of training: `newsrec.assembly.Assembly`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -21,9 +22,6 @@ from newsrec.frames import to_polars
 from newsrec.progress import Progress, Silent
 from newsrec.rankers import RANKERS, Ranker
 from newsrec.recall import RecallRequests, RecallSettings
-
-FALLBACK = 500
-"""Articles kept ready for a user whose recall lists are too short to fill k places."""
 
 NEEDED: Final = ("features", "protocol", "ranker", "recall", "seed", "validation")
 """Facts of the manifest that serving and evaluation cannot do without."""
@@ -78,7 +76,8 @@ class Recommender:
             DataError: Ids of another kind than the bundle's.
         """
         new, more = to_polars(clicks, "clicks"), to_polars(articles, "articles")
-        _refuse_other_ids(new, self.store.clicks)
+        _refuse_other_ids(new, self.store.clicks, ("user_id", "item_id"))
+        _refuse_other_ids(more, self.store.articles, ("item_id",) if len(more) else ())
         first = new["clicked_at"].min()
         last = self.store.clicks["clicked_at"].max()
         continues = first is not None and last is not None and first > last  # type: ignore[operator]
@@ -102,7 +101,10 @@ class Recommender:
             that the user has read.
         """
         moment = self.known_until if at is None else _ms(at)
-        user = pl.Series("user_id", [user_id], dtype=self.store.users.dtype)
+        try:
+            user = pl.Series("user_id", [user_id], dtype=self.store.users.dtype)
+        except TypeError as error:
+            raise UsageError(f"user_id: expected {self.store.users.dtype}, found {user_id!r}.") from error
         return self.recommend_many(self.requests(user, moment), k).select("item_id", "rank", "score")
 
     def requests(self, users: pl.Series, at: int | np.ndarray, statistics_until: int | None = None) -> pl.DataFrame:
@@ -138,19 +140,26 @@ class Recommender:
 
         Returns:
             Polars: `request_id, user_id, item_id, rank, score`, in the order of the requests, rank 1 first.
+
+        Raises:
+            UsageError: `k` below 1.
+            DataError: A column is missing, or a `request_id` occurs twice.
         """
         if k < 1:
             raise UsageError(f"--k: expected at least 1, found {k}.")
         asked = to_polars(requests, "requests")
+        _refuse_requests(asked)
         parts = []
         with (progress or Silent()).stage("recommend", len(asked)) as step:
             for chunk in chunks(asked):
                 parts.append(self._best(chunk, k, explain))
                 step(len(chunk))
-        if not parts:
-            return pl.DataFrame(schema={"request_id": pl.Int64, "item_id": self.store.items.dtype, "rank": pl.UInt32})
         order = asked.select("request_id", "user_id")
-        return order.join(pl.concat(parts), on="request_id", how="left", maintain_order="left").filter(
+        if not parts:
+            ranked: dict[str, Any] = {"item_id": self.store.items.dtype, "rank": pl.UInt32, "score": pl.Float32}
+            reasons = {"channels": pl.String, "because": pl.String} if explain else {}
+            return pl.DataFrame(schema={**order.schema, **ranked, **reasons})
+        return order.join(pl.concat(parts), on="request_id", how="left", maintain_order="left_right").filter(
             pl.col("item_id").is_not_null()
         )
 
@@ -197,7 +206,10 @@ class Recommender:
         return pl.concat([best, self._fill(best, requests, coded, k)], how="diagonal").sort("request_id", "rank")
 
     def _fill(self, best: pl.DataFrame, requests: pl.DataFrame, coded: RecallRequests, k: int) -> pl.DataFrame:
-        """Places that recall left empty (tiny logs, readers of everything): the most read articles that exist."""
+        """Places that recall left empty (tiny logs, readers of everything): the most read articles that exist.
+
+        Reads are counted up to the recall refresh that the request sees: what comes later it cannot know.
+        """
         have = requests.select("request_id").join(
             best.group_by("request_id").len("have"), on="request_id", how="left", maintain_order="left"
         )
@@ -205,11 +217,17 @@ class Recommender:
         short = rows.filter(pl.col("have") < k)
         if short.is_empty():
             return best.clear()
-        read = np.bincount(self.store.item, minlength=self.store.n_items)
-        ready = pl.DataFrame({"item": np.lexsort((np.arange(len(read)), -read))[: FALLBACK + k]})
         row, place, _ = history(self.store, coded.user, coded.at)
         seen = pl.DataFrame({"row": row, "item": self.store.sequences.item[place]})
-        offered = short.join(ready, how="cross").join(seen, on=["row", "item"], how="anti", maintain_order="left")
+        refresh = self.manifest["recall"]["settings"]["refresh_ms"]
+        few = short["row"].to_numpy()
+        moment = pl.Series("moment", coded.statistics_at[few] // refresh * refresh)
+        most = k + int(np.bincount(row, minlength=len(requests))[few].max())
+        ready = [
+            group.join(self._most_read(until, coded.at[group["row"].to_numpy()], most), how="cross")
+            for (until,), group in short.with_columns(moment).group_by("moment", maintain_order=True)
+        ]
+        offered = pl.concat(ready).join(seen, on=["row", "item"], how="anti", maintain_order="left")
         exists = self.store.exists_from[offered["item"].to_numpy()] < coded.at[offered["row"].to_numpy()]
         offered = offered.filter(pl.Series(exists))
         offered = offered.with_columns(
@@ -222,6 +240,15 @@ class Recommender:
             .filter(pl.col("rank") <= k)
             .select("request_id", "item_id", "rank")
         )
+
+    def _most_read(self, until: Any, at: np.ndarray, n: int) -> pl.DataFrame:
+        """Articles by clicks before `until`, ms; at least `n` that exist at each moment of `at`, if there are."""
+        store = self.store
+        read = np.bincount(store.item[store.time < until], minlength=store.n_items)
+        there = np.flatnonzero(store.exists_from < at.max())
+        order = there[np.lexsort((there, -read[there]))]
+        young = int((store.exists_from[there] >= at.min()).sum())
+        return pl.DataFrame({"item": order[: n + young]})
 
 
 def explanations(ranker: Ranker, described: pl.DataFrame, top: int = 3) -> pl.Series:
@@ -258,10 +285,22 @@ def _refuse_incomplete(manifest: dict[str, Any], folder: Path) -> None:
         )
 
 
-def _refuse_other_ids(new: pl.DataFrame, known: pl.DataFrame) -> None:
+def _refuse_requests(asked: pl.DataFrame) -> None:
+    missing = sorted({"request_id", "user_id", "requested_at", "statistics_at"} - set(asked.columns))
+    if missing:
+        raise DataError(f"requests: expected columns {missing}, found {sorted(asked.columns)}. Name the columns so.")
+    repeated = asked["request_id"].filter(asked["request_id"].is_duplicated())
+    if len(repeated):
+        raise DataError(
+            f"requests: expected each 'request_id' once, found {len(repeated)} rows that share one "
+            f"{repeated.unique().sort().head(3).to_list()}. Number the requests."
+        )
+
+
+def _refuse_other_ids(new: pl.DataFrame, known: pl.DataFrame, names: Sequence[str]) -> None:
     wrong = [
         f"{name}: {known[name].dtype} in the bundle, {new[name].dtype} in the data"
-        for name in ("user_id", "item_id")
+        for name in names
         if new[name].dtype != known[name].dtype
     ]
     if wrong:
