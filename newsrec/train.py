@@ -171,6 +171,8 @@ def load_params(path: Path, ranker: str) -> dict[str, Any]:
             f"--params: expected parameters of the ranker '{ranker}', found '{content['ranker']}' in '{path}'."
         )
     params = content.get("params", content)
+    if not isinstance(params, dict):
+        raise UsageError(f"--params: expected a JSON object, found {type(params).__name__} in '{path}' under 'params'.")
     return {name: value for name, value in params.items() if name != "ranker"}
 
 

@@ -1,0 +1,314 @@
+"""One run from log to bundle: what it promises to leave, what it repeats, what it refuses."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from features.vocabulary import Vocabulary
+from newsrec import train as module
+from newsrec.artefacts import DETECTORS
+from newsrec.assembly import BASELINES
+from newsrec.bundle import read_manifest, sha256
+from newsrec.data import Log, read_log
+from newsrec.errors import BundleError, DataError, UsageError
+from newsrec.progress import Silent, Step
+from newsrec.recall import CHANNELS
+from newsrec.simulate import SimulationConfig, simulate
+from newsrec.split import SplitConfig
+from newsrec.train import TrainConfig, TrainResult, config_of_run, load_params, read, train
+from tests.conftest import FEW_TREES
+from tests.factories import clicks_of, log_of, small_log
+
+QUICK = TrainConfig(
+    params={"trees": 3, "min_data_in_leaf": 2, "threads": 1},
+    split=SplitConfig(test_days=0.5, valid_days=0.5, warmup_hours=2),
+)
+"""A run over `small_log` in well under a second."""
+FIGURES = {"mrr@5", "hit@5", "ndcg@5", "ndcg@10", "auc", "gauc"}
+FILES = {
+    *("manifest.json", "features.json", "vocabulary.parquet", "lambdarank.txt", "params.json", "metrics.json"),
+    *("report.html", "per_request.parquet", "state/clicks.parquet", "state/articles.parquet"),
+    *(f"recall/{name}.parquet" for name in CHANNELS),
+}
+
+
+def quick(out: Path, log: Log | None = None, **changes: Any) -> TrainResult:
+    return train(replace(QUICK, out=out, **changes), log=log or small_log(1))
+
+
+def loaded(run: Path, name: str) -> Any:
+    return json.loads((run / name).read_text(encoding="utf-8"))
+
+
+def until(result: TrainResult, period: str) -> pl.Expr:
+    return pl.col("clicked_at") < datetime.fromisoformat(result.metrics["protocol"][f"{period}_from"])
+
+
+class TestWhatARunLeaves:
+    def test_metrics_have_the_promised_keys(self, trained: TrainResult) -> None:
+        metrics = loaded(trained.run, "metrics.json")
+        protocol = {"format", "validation", "train_requests", "test_requests", "candidates", "seed"}
+        assert protocol <= set(metrics["protocol"])
+        assert set(metrics["recall"]) == {*CHANNELS, "merged"}
+        assert all({"hit@5", "hit@50", "unique@50"} <= set(metrics["recall"][name]) for name in CHANNELS)
+        assert {"hit@5", "hit@50"} <= set(metrics["recall"]["merged"])
+        assert {"popularity", "recall_order"} <= set(metrics["baselines"]) == set(BASELINES)
+        assert all(set(figures) >= FIGURES for figures in (metrics["rank"], *metrics["baselines"].values()))
+        assert {"read", "recall", "features", "rank", "total"} <= set(metrics["seconds"])
+        assert metrics["peak_rss_mb"] > 10
+        assert metrics["refit"] is True
+
+    def test_metrics_of_the_result_are_those_of_the_file(self, trained: TrainResult) -> None:
+        assert loaded(trained.run, "metrics.json") == json.loads(json.dumps(trained.metrics))
+        assert trained.metrics["run"] == trained.run.name
+
+    def test_ranker_beats_its_baselines(self, trained: TrainResult) -> None:
+        rank, baselines = trained.metrics["rank"], trained.metrics["baselines"]
+        assert all(rank["mrr@5"] > figures["mrr@5"] for figures in baselines.values())
+        low, high = trained.metrics["intervals"]["mrr@5"]
+        assert low < rank["mrr@5"] < high
+
+    def test_every_file_is_there_and_in_the_manifest_with_its_hash(self, trained: TrainResult) -> None:
+        there = {str(path.relative_to(trained.run)) for path in trained.run.rglob("*") if path.is_file()}
+        assert there == FILES
+        manifest = read_manifest(trained.run)
+        assert set(manifest["files"]) == FILES - {"manifest.json"}
+        for name, facts in manifest["files"].items():
+            path = trained.run / name
+            assert facts == {"sha256": sha256(path), "size": path.stat().st_size}
+
+    def test_manifest_says_what_was_done(self, trained: TrainResult, log: Log) -> None:
+        manifest = loaded(trained.run, "manifest.json")
+        assert manifest["data"] == {"path": None, "format": "simulated", "fingerprint": log.fingerprint}
+        assert (manifest["ranker"], manifest["seed"], manifest["refit"]) == ("lgbm", 0, True)
+        assert manifest["recall"]["channels"] == list(TrainConfig().recall)
+        assert manifest["protocol"] == loaded(trained.run, "metrics.json")["protocol"]
+        assert manifest["validation"]["validation"] == "temporal"
+        assert {"lightgbm", "numpy", "polars"} <= set(manifest["packages"])
+
+    def test_features_page_has_the_columns_of_the_model_in_order(self, trained: TrainResult) -> None:
+        page = loaded(trained.run, "features.json")
+        names = [row["name"] for row in page]
+        assert names == loaded(trained.run, "manifest.json")["features"]
+        model = (trained.run / "lambdarank.txt").read_text(encoding="utf-8")
+        assert next(line for line in model.splitlines() if line.startswith("feature_names=")).split("=")[1] == " ".join(
+            names
+        )
+        assert {row["dtype"] for row in page} == {"Float32"}
+        assert all(row["meaning"] for row in page)
+
+    def test_artefacts_of_the_log_are_in_the_metrics(self, trained: TrainResult) -> None:
+        found = trained.metrics["artefacts"]
+        assert [row["name"] for row in found] == [detect.__name__ for detect in DETECTORS]
+        assert all({"found", "share", "explanation"} <= set(row) for row in found)
+
+    def test_report_shows_the_run(self, trained: TrainResult) -> None:
+        page = (trained.run / "report.html").read_text(encoding="utf-8")
+        assert f"{trained.metrics['rank']['mrr@5']:.4f}" in page
+
+    def test_parameters_are_kept_with_the_trees_that_validation_chose(self, trained: TrainResult) -> None:
+        kept = load_params(trained.run / "params.json", "lgbm")
+        chosen = FEW_TREES | {"trees": trained.metrics["curves"]["best_iteration"]}
+        assert {name: kept[name] for name in FEW_TREES} == chosen
+
+    def test_probabilities_get_a_logloss(self, tmp_path: Path, trained: TrainResult) -> None:
+        result = quick(tmp_path / "run", params={**QUICK.params, "objective": "binary"})
+        assert 0 < result.metrics["rank"]["logloss"] < 1
+        assert "logloss" not in trained.metrics["rank"]
+
+
+class TestState:
+    def state(self, result: TrainResult) -> pl.DataFrame:
+        return pl.read_parquet(result.run / "state" / "clicks.parquet")
+
+    def test_refit_holds_every_event(self, trained: TrainResult, log: Log) -> None:
+        assert self.state(trained).equals(log.clicks)
+        assert pl.read_parquet(trained.run / "state" / "articles.parquet").equals(log.articles)
+
+    def test_no_refit_holds_nothing_of_the_test_period(self, measured: TrainResult, log: Log) -> None:
+        state = self.state(measured)
+        assert state.equals(log.clicks.filter(until(measured, "test")))
+        assert 0 < len(state) < len(log.clicks)
+        assert measured.metrics["refit"] is False
+
+    def test_figures_do_not_depend_on_the_refit_but_the_model_does(
+        self, trained: TrainResult, measured: TrainResult
+    ) -> None:
+        assert trained.metrics["rank"] == measured.metrics["rank"]
+        assert len({sha256(result.run / "lambdarank.txt") for result in (trained, measured)}) == 2
+
+    def test_no_refit_of_last_clicks_holds_all_but_what_was_asked_for(self, tmp_path: Path) -> None:
+        log = simulate(SimulationConfig(users=120, days=2)).log
+        split = SplitConfig("last-click", warmup_hours=2)
+        result = quick(tmp_path / "run", log, refit=False, split=split)
+        gone = log.clicks.join(self.state(result), on=["user_id", "item_id", "clicked_at"], how="anti")
+        last = log.clicks.filter(pl.col("clicked_at") == pl.col("clicked_at").max().over("user_id"))
+        assert len(gone) >= result.metrics["protocol"]["test_requests"] > 5
+        assert gone.join(last, on=["user_id", "item_id", "clicked_at"], how="anti").is_empty()
+        assert gone["user_id"].n_unique() == result.metrics["protocol"]["test_requests"]
+
+    def test_codes_of_context_are_learned_before_validation(self, trained: TrainResult, log: Log) -> None:
+        kept = pl.read_parquet(trained.run / "vocabulary.parquet")
+        assert kept.equals(Vocabulary.of(log.clicks.filter(until(trained, "valid"))).table)
+        assert not kept.equals(Vocabulary.of(log.clicks).table)
+
+
+class TestRepeats:
+    TIMES = ("run", "created_at", "seconds", "peak_rss_mb")
+
+    def test_same_seed_gives_the_same_model_text_and_figures(self, tmp_path: Path) -> None:
+        one, same, other = (quick(tmp_path / name, seed=seed) for name, seed in (("a", 5), ("b", 5), ("c", 6)))
+        for name in FILES - {"manifest.json", "metrics.json", "report.html"}:
+            assert (one.run / name).read_bytes() == (same.run / name).read_bytes(), name
+        figures = [{k: v for k, v in r.metrics.items() if k not in self.TIMES} for r in (one, same, other)]
+        assert figures[0] == figures[1] != figures[2]
+        assert sha256(one.run / "lambdarank.txt") != sha256(other.run / "lambdarank.txt")
+        assert other.metrics["protocol"]["seed"] == loaded(other.run, "manifest.json")["seed"] == 6
+
+
+class Stopper(Silent):
+    """Somebody presses a key in the middle of a stage."""
+
+    @contextmanager
+    def stage(self, title: str, total: int) -> Iterator[Step]:
+        if title == "score":
+            raise KeyboardInterrupt
+        yield lambda _: None
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"ranker": "oracle"}, r"--ranker: expected one of \['lgbm'\], found 'oracle'"),
+            ({"list_length": 9}, "--list-length: expected 10 to 10000 candidates, found 9"),
+            ({"list_length": 10_001}, "found 10001"),
+            ({"recall": ("psychic",)}, "--recall: expected channels of"),
+            ({"recall": ()}, "--recall: expected channels of .* found none"),
+            ({"params": {"leaves": 3}}, r"found \['leaves'\]"),
+            ({"split": SplitConfig("random")}, "--validation: expected one of"),
+        ],
+    )
+    def test_wrong_settings_leave_nothing_behind(self, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+        with pytest.raises(UsageError, match=message):
+            quick(tmp_path / "run", **changes)
+        assert not list(tmp_path.iterdir())
+
+    def test_log_too_short_leaves_nothing_behind(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="found none for train, valid"):
+            quick(tmp_path / "run", log_of(clicks_of([(1, 1, 0.0), (1, 2, 5.0)])))
+        assert not list(tmp_path.iterdir())
+
+    def test_stopped_run_leaves_nothing_behind(self, tmp_path: Path) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            train(replace(QUICK, out=tmp_path / "run"), Stopper(), log=small_log(1))
+        assert not list(tmp_path.iterdir())
+
+    def test_failure_while_writing_leaves_the_old_bundle(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        old = quick(tmp_path / "run")
+
+        def full(*_: object) -> str:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(module, "render_report", full)
+        with pytest.raises(OSError, match="No space left"):
+            quick(tmp_path / "run", overwrite=True, seed=1)
+        assert [path.name for path in tmp_path.iterdir()] == ["run"]
+        assert read_manifest(old.run)["seed"] == 0
+
+    def test_bundle_is_replaced_only_where_told(self, tmp_path: Path) -> None:
+        quick(tmp_path / "run")
+        with pytest.raises(UsageError, match="or --overwrite"):
+            quick(tmp_path / "run", seed=1)
+        assert read_manifest(tmp_path / "run")["seed"] == 0
+        quick(tmp_path / "run", seed=1, overwrite=True)
+        assert read_manifest(tmp_path / "run")["seed"] == 1
+
+    def test_without_out_a_fresh_folder_under_artifacts(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        results = [train(QUICK, log=small_log(1)) for _ in range(2)]
+        assert len({result.run for result in results}) == 2
+        assert {result.run.parent.resolve() for result in results} == {tmp_path / "artifacts"}
+
+
+class TestParams:
+    @pytest.mark.parametrize(
+        "content",
+        [
+            {"trees": 7, "num_leaves": 15},
+            {"params": {"trees": 7, "num_leaves": 15}, "ranker": "lgbm", "score": 0.4},
+            {"ranker": "lgbm", "trees": 7, "num_leaves": 15},
+        ],
+    )
+    def test_plain_and_tuned_files_are_read(self, tmp_path: Path, content: dict[str, Any]) -> None:
+        path = tmp_path / "params.json"
+        path.write_text(json.dumps(content), encoding="utf-8")
+        assert load_params(path, "lgbm") == {"trees": 7, "num_leaves": 15}
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("{trees: 7}", "--params: expected a JSON file, found"),
+            ("", "--params: expected a JSON file, found"),
+            ("[1]", "--params: expected a JSON object, found list in"),
+            ('{"params": [1]}', "--params: expected a JSON object, found list in"),
+            ('{"ranker": "linear", "params": {}}', "expected parameters of the ranker 'lgbm', found 'linear' in"),
+        ],
+    )
+    def test_bad_files_are_refused_by_name(self, tmp_path: Path, text: str, message: str) -> None:
+        path = tmp_path / "params.json"
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(UsageError, match=message) as error:
+            load_params(path, "lgbm")
+        assert str(path) in str(error.value)
+
+    def test_missing_file_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match=r"--params: expected a JSON file, found '.*none.json'"):
+            load_params(tmp_path / "none.json", "lgbm")
+
+
+class TestRunAgain:
+    def bundle_of(self, bundle: Path, tables: Path) -> Path:
+        """The bundle as if it had been trained on these files."""
+        manifest = loaded(bundle, "manifest.json")
+        data = {"path": str(tables), "format": "table", "fingerprint": read_log(tables).fingerprint}
+        (bundle / "manifest.json").write_text(json.dumps(manifest | {"data": data, "seed": 9}), encoding="utf-8")
+        return bundle
+
+    def test_takes_data_format_and_seed_and_reads_once(self, bundle: Path, tables: Path) -> None:
+        asked = TrainConfig(list_length=50, seed=3)
+        config, log = config_of_run(self.bundle_of(bundle, tables), asked)
+        assert config == replace(asked, data=tables, format="table", seed=9)
+        assert log.fingerprint == read_log(tables).fingerprint
+
+    def test_refuses_other_data(self, bundle: Path, tables: Path, tmp_path: Path, log: Log) -> None:
+        other = tmp_path / "other"
+        other.mkdir()
+        log.clicks[1:].write_parquet(other / "clicks.parquet")
+        log.articles.write_parquet(other / "articles.parquet")
+        with pytest.raises(BundleError, match=r"expected the data .*fingerprint \w{12}\), found another"):
+            config_of_run(self.bundle_of(bundle, tables), TrainConfig(data=other))
+
+    def test_same_data_elsewhere_is_the_same(self, bundle: Path, tables: Path, tmp_path: Path, log: Log) -> None:
+        moved = tmp_path / "moved"
+        moved.mkdir()
+        log.clicks.sample(fraction=1, shuffle=True, seed=0).write_parquet(moved / "clicks.parquet")
+        log.articles.write_parquet(moved / "articles.parquet")
+        assert config_of_run(self.bundle_of(bundle, tables), TrainConfig(data=moved))[0].data == moved
+
+    def test_refuses_a_damaged_bundle(self, bundle: Path) -> None:
+        (bundle / "lambdarank.txt").write_text("no model", encoding="utf-8")
+        with pytest.raises(BundleError, match=r"lambdarank\.txt"):
+            config_of_run(bundle, TrainConfig())
+
+
+def test_format_without_data_is_refused() -> None:
+    with pytest.raises(UsageError, match="--format tianchi: expected --data with it"):
+        read(TrainConfig(format="tianchi"))
