@@ -70,11 +70,11 @@ def recommend(config: RecommendConfig, progress: Progress | None = None) -> pl.D
     requests = _requests(recommender, log, config, bundle.known_until if config.frozen else None)
     tell.say(f"recommending {config.k} articles to {len(requests):,} users")
     best = recommender.recommend_many(requests, config.k, explain=config.explain, progress=tell)
-    if config.explain:
-        _write(config.out.with_name(f"{config.out.name}.explain.parquet"), best.drop("request_id").write_parquet)
     answers = best.select("user_id", "item_id", "rank", "score")
     writer = SUBMISSIONS.get(log.format, _parquet)
     writer(answers, requests, config.out)
+    if config.explain:
+        _write(config.out.with_name(f"{config.out.name}.explain.parquet"), best.drop("request_id").write_parquet)
     return answers
 
 
@@ -124,8 +124,9 @@ def _write(out: Path, write: Callable[[Path], object]) -> None:
     try:
         write(temporary)
         os.replace(temporary, out)
-    except OSError as error:
-        raise UsageError(f"--out: expected a place to write '{out}', found: {error.strerror or error}.") from error
+    except (OSError, pl.exceptions.ComputeError) as error:  # Polars tells of a full disk by the latter
+        found = getattr(error, "strerror", None) or error
+        raise UsageError(f"--out: expected a place to write '{out}', found: {found}.") from error
     finally:
         temporary.unlink(missing_ok=True)
 

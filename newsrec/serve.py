@@ -253,6 +253,8 @@ class Recommender:
 
 def explanations(ranker: Ranker, described: pl.DataFrame, top: int = 3) -> pl.Series:
     """The features that moved each score most, as text such as `item_clicks_15m +0.41, hour -0.10`. Shape (n_rows,)."""
+    if described.is_empty():
+        return pl.Series(dtype=pl.String)
     moved = ranker.contributions(described)
     order = np.argsort(-np.abs(moved), axis=1, kind="stable")[:, :top]
     names = np.array(described.columns)[order]
