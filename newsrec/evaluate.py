@@ -15,7 +15,7 @@ from features.events import EventStore
 from newsrec.assembly import BASELINES, score_lists
 from newsrec.bundle import write_json
 from newsrec.data import Log, ReadOptions
-from newsrec.errors import DataError
+from newsrec.errors import DataError, UsageError
 from newsrec.evaluation.comparison import Difference, paired_comparison
 from newsrec.evaluation.stages import evaluate_stages
 from newsrec.process import peak_rss_mb
@@ -52,11 +52,14 @@ def evaluate(config: EvaluateConfig, progress: Progress | None = None) -> dict[s
         The figures, in the form of `metrics.json`.
 
     Raises:
-        NewsrecError: A damaged bundle, bad data, or a log in which the bundle knows every click already.
+        NewsrecError: A damaged bundle, bad data, a log in which the bundle knows every click already, or no place for
+            the figures.
     """
     from newsrec.train import TrainConfig, read
 
     tell, clock = progress or Silent(), Clock()
+    if config.json is not None and (config.json.is_dir() or not config.json.parent.is_dir()):
+        raise UsageError(f"--json: expected a file in a folder that exists, found '{config.json}'. Name another.")
     with clock.time("total"):
         bundle = Recommender.load(config.run)
         with clock.time("read"):
