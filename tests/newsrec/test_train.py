@@ -11,6 +11,8 @@ from typing import Any
 import polars as pl
 import pytest
 
+from features.columns import TIME
+from features.events import EventStore
 from features.vocabulary import Vocabulary
 from newsrec import train as module
 from newsrec.artefacts import DETECTORS
@@ -21,7 +23,7 @@ from newsrec.errors import BundleError, DataError, UsageError
 from newsrec.progress import Silent, Step
 from newsrec.recall import CHANNELS
 from newsrec.simulate import SimulationConfig, simulate
-from newsrec.split import SplitConfig
+from newsrec.split import SplitConfig, split_log
 from newsrec.train import TrainConfig, TrainResult, config_of_run, load_params, read, train
 from tests.conftest import FEW_TREES
 from tests.factories import clicks_of, log_of, small_log
@@ -138,6 +140,13 @@ class TestState:
         assert 0 < len(state) < len(log.clicks)
         assert measured.metrics["refit"] is False
 
+    def test_click_at_the_first_instant_of_the_test_period_is_not_held(self, tmp_path: Path) -> None:
+        log = small_log(1)
+        border = split_log(log, EventStore(log.clicks, log.articles), QUICK.split).known_until
+        at_border = log.clicks[:1].with_columns(pl.lit(border).cast(TIME).alias("clicked_at"))
+        result = quick(tmp_path / "run", log_of(pl.concat([log.clicks, at_border]), log.articles), refit=False)
+        assert self.state(result).equals(log.clicks.filter(pl.col("clicked_at") < pl.lit(border).cast(TIME)))
+
     def test_figures_do_not_depend_on_the_refit_but_the_model_does(
         self, trained: TrainResult, measured: TrainResult
     ) -> None:
@@ -201,6 +210,10 @@ class TestRefusals:
             quick(tmp_path / "run", **changes)
         assert not list(tmp_path.iterdir())
 
+    @pytest.mark.parametrize("length", [10, 10_000])
+    def test_shortest_and_longest_lists_are_taken(self, tmp_path: Path, length: int) -> None:
+        assert f"at most {length}," in quick(tmp_path / "run", list_length=length).metrics["protocol"]["candidates"]
+
     def test_log_too_short_leaves_nothing_behind(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="found none for train, valid"):
             quick(tmp_path / "run", log_of(clicks_of([(1, 1, 0.0), (1, 2, 5.0)])))
@@ -226,7 +239,7 @@ class TestRefusals:
     def test_bundle_is_replaced_only_where_told(self, tmp_path: Path) -> None:
         quick(tmp_path / "run")
         with pytest.raises(UsageError, match="or --overwrite"):
-            quick(tmp_path / "run", seed=1)
+            train(replace(QUICK, out=tmp_path / "run", seed=1), Stopper(), log=small_log(1))  # before any work
         assert read_manifest(tmp_path / "run")["seed"] == 0
         quick(tmp_path / "run", seed=1, overwrite=True)
         assert read_manifest(tmp_path / "run")["seed"] == 1
