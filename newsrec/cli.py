@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from newsrec.console import Console
+from newsrec.data import FORMATS, WRITERS
 from newsrec.errors import NewsrecError, UsageError
+from newsrec.recall import CHANNELS
 
 if TYPE_CHECKING:
     from newsrec.data import ReadOptions
@@ -26,10 +28,13 @@ _BadCommandLine: type[Exception] = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException" and issubclass(kind, Exception)
 )
 
+STOPPED = 130
+"""Exit code of a run that a pressed key ended: 128 and the signal, as shells have it."""
+
 app = typer.Typer(
     name="newsrec",
     help="A lightweight news recommender: recall, point-in-time features, LambdaRank, honest evaluation.",
-    no_args_is_help=True,
+    epilog="Every verb has --help with an example; --debug shows the traceback of an error.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -54,7 +59,7 @@ class Switch(StrEnum):
 Data = Annotated[
     Path | None, typer.Option(help="Folder or file of the click log. Without it, the embedded simulated log.")
 ]
-Format = Annotated[str, typer.Option(help="tianchi, globo, table, or auto to look at the files.")]
+Format = Annotated[str, typer.Option(help=f"{', '.join(FORMATS)}, or auto to look at the files.")]
 Run = Annotated[Path, typer.Option(help="The bundle: a folder that train wrote.")]
 Columns = Annotated[
     list[str] | None,
@@ -62,7 +67,7 @@ Columns = Annotated[
 ]
 IntegerIds = Annotated[bool, typer.Option("--integer-ids", help="table: ids are whole numbers, not text.")]
 Quarantine = Annotated[Path | None, typer.Option(help="CSV file for the rows that could not be read.")]
-MaxBad = Annotated[float, typer.Option(help="Share of bad rows above which the log is refused, 0..1.")]
+MaxBad = Annotated[float, typer.Option(help="Share of bad rows above which the log is refused.", min=0.0, max=1.0)]
 
 
 def run_verb(verb: str) -> None:
@@ -71,18 +76,19 @@ def run_verb(verb: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command line and return its exit code; nothing escapes but KeyboardInterrupt's own code."""
+    """Run a command line and return its exit code; nothing escapes. No word at all asks for help."""
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
-    given = [word for word in given if word != "--debug"]
+    given = [word for word in given if word != "--debug"] or ["--help"]
     try:
-        app(given, standalone_mode=False, prog_name="newsrec")
+        if app(given, standalone_mode=False, prog_name="newsrec") == STOPPED:
+            raise KeyboardInterrupt  # Typer takes a pressed key and returns its code instead
     except NewsrecError as error:
         return _fail(f"error: {error}", 2, debug)
     except _BadCommandLine as error:
         return _fail(f"error: {getattr(error, 'format_message', error.__str__)()} See --help.", 2, debug)
     except (typer.Abort, KeyboardInterrupt):
-        return _fail("stopped; nothing was left half-written.", 130, debug)
+        return _fail("stopped; nothing was left half-written.", STOPPED, debug)
     except OSError as error:
         where = f" '{error.filename}'" if error.filename else ""
         return _fail(
@@ -110,7 +116,9 @@ def train(
         Path | None, typer.Option(help="Folder of the bundle; a fresh one under artifacts/ without it.")
     ] = None,
     validation: Annotated[Validation, typer.Option(help="How the test requests are held out.")] = Validation.temporal,
-    recall: Annotated[str, typer.Option(help="Recall channels, separated by commas.")] = "itemcf,popular",
+    recall: Annotated[
+        str, typer.Option(help=f"Recall channels, separated by commas: {','.join(CHANNELS)}.")
+    ] = "itemcf,popular",
     candidates: Annotated[str, typer.Option(help="recall, or slate where the log shows lists.")] = "recall",
     params: Annotated[Path | None, typer.Option(help="JSON file of ranker parameters, such as tuning writes.")] = None,
     objective: Annotated[str | None, typer.Option(help="lambdarank (default), rank_xendcg or binary.")] = None,
@@ -289,7 +297,7 @@ def inspect(
 @app.command()
 def simulate(
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
-    format: Annotated[str, typer.Option(help="tianchi, globo or table.")] = "table",
+    format: Annotated[str, typer.Option(help=f"One of {', '.join(WRITERS)}.")] = "table",
     users: Annotated[int | None, typer.Option(help="Readers.")] = None,
     days: Annotated[int | None, typer.Option(help="Length of the log.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same log.")] = 0,
