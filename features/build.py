@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from features.catalog import Feature
+from features.catalog import FACTS, Feature
 from features.events import EventStore
-from features.facts import FACTS, Rows, attach_facts
+from features.facts import Rows, attach_facts
 from features.slate import REQUEST
 from features.vocabulary import Vocabulary
 
@@ -24,9 +24,11 @@ def build(
     """Describe each candidate by what was known strictly before its request.
 
     Args:
-        candidates: `request_id, item_id, recall_rank`, `<channel>_score` and `<channel>_rank`; whole lists. An optional
+        candidates: `request_id, item_id`, and where recall proposed them `recall_rank`, `<channel>_score` and
+            `<channel>_rank`; whole lists, since some features compare the candidates of a request. An optional
             Boolean column `kept` says which rows to return; the others still count inside the request.
-        requests: `request_id, user_id, requested_at, statistics_at`, one row per request; may hold more than are asked.
+        requests: `request_id, user_id, requested_at, statistics_at`, one row per request, and what is known of it then
+            (`features.columns.REQUEST_CONTEXT`, `page_item_id`); may hold more than are asked.
         store: The log; what lies at or after a request has no influence on its rows.
         vocabulary: Codes of the context columns.
         features: From `features.catalog.features_for`.
@@ -51,7 +53,7 @@ def build(
 
 
 def _with_facts(frame: pl.DataFrame, rows: Rows, wanted: frozenset[str]) -> pl.DataFrame:
-    facts = attach_facts(rows, set(wanted))
+    facts = attach_facts(FACTS, rows, set(wanted))
     return frame.hstack(facts) if facts.width else frame
 
 

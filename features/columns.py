@@ -16,6 +16,9 @@ CLICK_KEY: Final = ("user_id", "item_id", "clicked_at")
 CONTEXT: Final = ("environment", "device", "os", "country", "region", "referrer")
 """Optional context columns of a click, kept with the source's own values."""
 
+REQUEST_CONTEXT: Final = (*CONTEXT, "is_sso_user", "is_subscriber", "gender", "age", "postcode")
+"""Optional columns of an impression that are known at its request."""
+
 ARTICLE: Final[dict[str, pl.DataType | type[pl.DataType] | None]] = {
     "item_id": None,  # integer or string, as in the source
     "category": None,  # integer or string, as in the source

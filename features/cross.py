@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from features.arithmetic import ratio
 from features.columns import HOUR
 from features.user import user_mean_words
 
@@ -15,7 +16,17 @@ def user_category_clicks() -> pl.Expr:
 
 def user_category_share() -> pl.Expr:
     """Share of the user's clicks on this category. 0..1, null for a user without clicks."""
-    return _ratio(pl.col("user_category_clicks"), pl.col("user_clicks"))
+    return ratio(pl.col("user_category_clicks"), pl.col("user_clicks"))
+
+
+def user_category_taste() -> pl.Expr:
+    """The user's clicks on this category, each counting half after a week. >= 0. Taste that can change."""
+    return pl.col("user_category_taste")
+
+
+def user_publisher_taste() -> pl.Expr:
+    """The user's clicks on this publisher, each counting half after a week. >= 0."""
+    return pl.col("user_publisher_taste")
 
 
 def same_category_as_last() -> pl.Expr:
@@ -55,7 +66,7 @@ def transitions(window: str) -> pl.Expr:
 
 def transition_share(window: str) -> pl.Expr:
     """Share of those who left the user's last article in the last {window} and came here. 0..1, null without any."""
-    return _ratio(pl.col(f"transitions_{window}"), pl.col(f"departures_{window}"))
+    return ratio(pl.col(f"transitions_{window}"), pl.col(f"departures_{window}"))
 
 
 def back_transitions_36h() -> pl.Expr:
@@ -70,7 +81,7 @@ def second_transitions_3h() -> pl.Expr:
 
 def second_transition_share_36h() -> pl.Expr:
     """The transition share over 36 hours from the user's last article but one. 0..1, null without any."""
-    return _ratio(pl.col("second_transitions_36h"), pl.col("second_departures_36h"))
+    return ratio(pl.col("second_transitions_36h"), pl.col("second_departures_36h"))
 
 
 def transition_lift_36h() -> pl.Expr:
@@ -79,13 +90,9 @@ def transition_lift_36h() -> pl.Expr:
     Above 1: read by this article's readers more than by the public.
     """
     # The inner ratio is null in a silent night; 0 / 0 would be NaN, which Polars holds to be above 0.
-    return _ratio(transition_share("36h"), _ratio(pl.col("item_clicks_3h"), pl.col("all_clicks_3h")))
+    return ratio(transition_share("36h"), ratio(pl.col("item_clicks_3h"), pl.col("all_clicks_3h")))
 
 
 def category_transition_share_24h() -> pl.Expr:
     """Share of readers leaving the last article's category within 24 hours who went to this category. 0..1, or null."""
-    return _ratio(pl.col("category_transitions_24h"), pl.col("category_departures_24h"))
-
-
-def _ratio(part: pl.Expr, whole: pl.Expr) -> pl.Expr:
-    return pl.when(whole > 0).then(part / whole)
+    return ratio(pl.col("category_transitions_24h"), pl.col("category_departures_24h"))

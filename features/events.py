@@ -1,222 +1,371 @@
-"""The log as arrays: every click with dense codes, its user's history in order, its article's attributes.
+"""The log as arrays: every click and everything shown, with dense codes, in tables and in indices by key and time.
 
-Made from clicks and articles by training and serving alike; recall channels and features read it. Codes live in memory
-only: they are positions in `items` and `users`, and nothing that is kept refers to them.
+Made from canonical frames by training and serving alike; recall channels and features read it. A store never changes:
+`extended` gives another one that shares what is old, which is how a running service observes.
 """
 
+import copy
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from features.articles import Articles, milliseconds
 from features.columns import CONTEXT
-from features.windows import (
-    NO_KEY,
-    NO_TIME,
-    EventIndex,
-    Ints,
-    first_of_its_kind,
-    previous_in_sequence,
-    sequence_order,
-    session_position,
-)
+from features.ids import Ids, codes_of
+from features.indices import CHANCE_UNIT, INDICES
+from features.tables import NO_DWELL, Table, follow
+from features.windows import NO_KEY, NO_TIME, EventIndex, Ints
 
-FEW = 20
-"""Ids are looked up one by one where there are so many times more known ones."""
+__all__ = ["NEVER", "EventStore", "codes_of", "history", "milliseconds", "take"]
 
-
-def milliseconds(column: pl.Series) -> Ints:
-    """Times as integers, null as `NO_TIME`; shape kept."""
-    return column.to_physical().cast(pl.Int64).fill_null(NO_TIME).to_numpy()
-
-
-def codes_of(ids: pl.Series, known: pl.Series) -> Ints:
-    """Position of each id in `known` (unique), or -1 where it is not there; null is -1. Shape (n_ids,), order kept.
-
-    >>> codes_of(pl.Series(["b", "x"]), pl.Series(["a", "b"])).tolist()
-    [1, -1]
-    """
-    if ids.dtype != known.dtype:
-        ids = ids.cast(known.dtype, strict=False)
-    if known.flags["SORTED_ASC"] and len(ids) * FEW < len(known):
-        return _codes_of_few(ids, known)
-    table = pl.DataFrame({"id": known, "code": np.arange(len(known), dtype=np.int64)})
-    joined = ids.to_frame("id").join(table, on="id", how="left", maintain_order="left")
-    return joined["code"].fill_null(NO_KEY).to_numpy()
-
-
-def _codes_of_few(ids: pl.Series, known: pl.Series) -> Ints:
-    """The same by binary search: a single request must not pay for a table of all users."""
-    place = known.search_sorted(ids.fill_null(known[0])).to_numpy().astype(np.int64)
-    place = np.minimum(place, len(known) - 1)
-    same = (known.gather(place) == ids).fill_null(False).to_numpy()
-    return np.where(same, place, NO_KEY)
+NEVER: Final = int(np.iinfo(np.int64).max)
+"""A moment that does not come."""
 
 
 @dataclass(frozen=True)
 class Sequences:
-    """All clicks ordered by user, then time, then item: arrays of shape (n_clicks,)."""
+    """All clicks ordered by user, then time, then the article's id: arrays of shape (n_clicks,)."""
 
     user: Ints
     item: Ints
     time: Ints
-    order: Ints
-    """Row in the clicks frame of each place in the sequence."""
 
 
 class EventStore:
-    """Clicks and articles, coded and indexed. Cheap to make; each index is built when it is first asked for.
+    """Clicks, impressions and articles, coded and indexed. Cheap to make; an index is built when first asked for.
 
     Args:
         clicks: Canonical clicks, any row order; an exact duplicate is the caller's to drop.
-        articles: Canonical articles; clicked items may be missing there.
+        articles: Canonical articles; clicked and shown items may be missing there.
+        impressions: Canonical impressions, or None. Whether a row was clicked is not looked at: clicks say that.
     """
 
-    def __init__(self, clicks: pl.DataFrame, articles: pl.DataFrame) -> None:
-        self.clicks = clicks
-        self.articles = articles
-        self.users = clicks["user_id"].unique().sort()
-        known = pl.concat([articles["item_id"].cast(clicks["item_id"].dtype), clicks["item_id"]]).unique().sort()
-        self.items = known
-        self.attributes = known.to_frame("item_id").join(articles, on="item_id", how="left", maintain_order="left")
-        self.user = codes_of(clicks["user_id"], self.users)
-        self.item = codes_of(clicks["item_id"], self.items)
-        self.time = milliseconds(clicks["clicked_at"])
+    def __init__(self, clicks: pl.DataFrame, articles: pl.DataFrame, impressions: pl.DataFrame | None = None) -> None:
+        self._frames = {"clicks": (clicks,), "articles": (articles,)}
+        if impressions is not None:
+            self._frames["impressions"] = (impressions,)
+        shown = clicks.clear() if impressions is None else impressions
+        pages = [shown["page_item_id"]] if "page_item_id" in shown.columns else []
+        self._users = Ids.of(clicks["user_id"], shown["user_id"])
+        kind = clicks["item_id"].dtype
+        self._items = Ids.of(
+            *(s.cast(kind) for s in (articles["item_id"], clicks["item_id"], shown["item_id"], *pages))
+        )
+        self.articles_by_code = Articles.of(articles, self._items.codes(articles["item_id"]), self.n_items)
+        # Room for new articles: keys of pairs keep their meaning until it is used up.
+        self._pair_base = self.n_items + self.n_items // 4 + 1_024
+        self.first_seen = np.full(self.n_items, NEVER, np.int64)
+        self.first_click = np.full(len(self._users), NEVER, np.int64)
+        self._context_ids = {name: Ids.of(clicks[name]) for name in CONTEXT if name in clicks.columns}
+        self._indices: dict[str, EventIndex] = {}
+        self.tables: dict[str, Table] = {}
+        rows = self._click_rows(clicks)
+        self.tables["clicks"] = Table.of(rows)
+        shown_rows, request_rows = self._shown_rows(shown if impressions is not None else None)
+        self.tables |= {"shown": Table.of(shown_rows), "requests": Table.of(request_rows)}
+        self._note_first_seen(rows, shown_rows)
+
+    def extended(
+        self,
+        clicks: pl.DataFrame | None = None,
+        articles: pl.DataFrame | None = None,
+        impressions: pl.DataFrame | None = None,
+    ) -> "EventStore":
+        """The store with more events and with new or changed articles; answers as one made of everything at once.
+
+        Events that are known already are ignored. Usual are events later than what is known of their users: they cost
+        what they are. Others, and articles that change category or length after they were read, cost a new store.
+
+        Args:
+            clicks: Canonical clicks, distinct.
+            articles: Canonical articles; a null leaves what was known of a known article.
+            impressions: Canonical impressions, distinct by request and item.
+        """
+        new_clicks = None if clicks is None else self._unknown(clicks, "user_item", "clicked_at")
+        new_shown = None if impressions is None else self._unknown(impressions, "user_exposure", "requested_at")
+        given = {"clicks": new_clicks, "articles": articles, "impressions": new_shown}
+        more = {name: frame for name, frame in given.items() if frame is not None and frame.height}
+        if not more:
+            return self
+        frames = {name: (*self._frames.get(name, ()), frame) for name, frame in more.items()}
+        grown = copy.copy(self)
+        grown._frames = self._frames | frames
+        if self._cannot_grow(more) or not grown._grow(self, more):
+            return EventStore(*grown._whole_frames())
+        return grown
+
+    @property
+    def clicks(self) -> pl.DataFrame:
+        """All clicks as they were given, oldest frame first."""
+        return _concat(self._frames["clicks"])
+
+    @property
+    def articles(self) -> pl.DataFrame:
+        """All articles, the last that was told of each."""
+        return _last_told(_concat(self._frames["articles"]), len(self._frames["articles"]))
+
+    @property
+    def impressions(self) -> pl.DataFrame | None:
+        """All impressions as they were given; None for a log without."""
+        return _concat(self._frames["impressions"]) if "impressions" in self._frames else None
+
+    @property
+    def users(self) -> pl.Series:
+        """User ids by code."""
+        return self._users.values
+
+    @property
+    def items(self) -> pl.Series:
+        """Article ids by code."""
+        return self._items.values
+
+    def user_codes(self, ids: pl.Series) -> Ints:
+        """Code of each user, -1 where unknown."""
+        return self._users.codes(ids)
+
+    def item_codes(self, ids: pl.Series) -> Ints:
+        """Code of each article, -1 where unknown."""
+        return self._items.codes(ids)
 
     @property
     def n_items(self) -> int:
         """Number of known articles."""
-        return len(self.items)
+        return len(self._items)
+
+    first_seen: Ints
+    """Time of each article's first event, ms, `NEVER` without one; shape (n_items,)."""
+    first_click: Ints
+    """Time of each user's first click, ms, `NEVER` without one; shape (n_users,)."""
 
     @cached_property
+    def item_order(self) -> Ints:
+        """Rank of each article by its id: breaks ties the same way however the articles came in; shape (n_items,)."""
+        return self._items.order()
+
+    @property
     def created(self) -> Ints:
         """Creation time per item code in ms, `NO_TIME` where unknown; shape (n_items,)."""
-        return self._attribute("created_at")
+        return self.articles_by_code.created
 
-    @cached_property
+    @property
     def words(self) -> Ints:
         """Words per item code, -1 where unknown; shape (n_items,)."""
-        if "words" not in self.attributes.columns:
-            return np.full(self.n_items, -1, np.int64)
-        return self.attributes["words"].cast(pl.Int64).fill_null(-1).to_numpy()
+        return self.articles_by_code.words
 
-    @cached_property
+    @property
     def category(self) -> Ints:
         """Category code per item code, -1 where unknown; shape (n_items,)."""
-        if "category" not in self.attributes.columns:
-            return np.full(self.n_items, NO_KEY, np.int64)
-        column = self.attributes["category"]
-        return codes_of(column, column.drop_nulls().unique().sort())
+        return self.articles_by_code.category
+
+    @property
+    def publisher(self) -> Ints:
+        """Publisher code per item code, -1 where unknown; shape (n_items,)."""
+        return self.articles_by_code.publisher
 
     @cached_property
     def exists_from(self) -> Ints:
-        """What must lie before a request for the item to be shown, ms: its creation, else its first click."""
-        first = np.full(self.n_items, np.iinfo(np.int64).max, np.int64)
-        np.minimum.at(first, self.item, self.time)
-        return np.where(self.created == NO_TIME, first, self.created)
+        """What must lie before a request for the item to be shown, ms: its creation, else its first event."""
+        return np.where(self.created == NO_TIME, self.first_seen, self.created)
+
+    @property
+    def last_event(self) -> int | None:
+        """Time of the last click or impression, ms; None for an empty store."""
+        ends = [int(table["time"].max()) for name in ("clicks", "requests") if len(table := self.tables[name])]
+        return max(ends, default=None)
 
     @cached_property
     def sequences(self) -> Sequences:
         """Every user's clicks in order."""
-        order = sequence_order(self.user, self.time, self.item)
-        return Sequences(self.user[order], self.item[order], self.time[order], order)
+        table = self.tables["clicks"]
+        # In the table a user's later clicks have later rows, but new clicks of all users stand behind all older ones.
+        order = np.argsort(table["user"], kind="stable")
+        return Sequences(table["user"][order], table["item"][order], table["time"][order])
 
-    @cached_property
-    def of_user(self) -> EventIndex:
-        """Clicks of a user; its positions are places in `sequences`. Sums: words, clicks with words, new categories."""
-        s = self.sequences
-        words = self.words[s.item]
-        return EventIndex(
-            s.user,
-            s.time,
-            {
-                "words": np.maximum(words, 0),
-                "with_words": (words >= 0).astype(np.int64),
-                "new_categories": first_of_its_kind(s.user, self.category[s.item]),
-                "session_starts": (session_position(s.user, s.time) == 1).astype(np.int64),
-            },
-        )
-
-    @cached_property
-    def session_clicks(self) -> Ints:
-        """Place of each click of `sequences` in its session, 1 for the first."""
-        return session_position(self.sequences.user, self.sequences.time)
-
-    @cached_property
-    def of_item(self) -> EventIndex:
-        """Clicks on an item."""
-        return EventIndex(self.item, self.time)
-
-    @cached_property
-    def of_category(self) -> EventIndex:
-        """Clicks on a category."""
-        category = self.category[self.item]
-        known = category >= 0
-        return EventIndex(category[known], self.time[known])
-
-    @cached_property
-    def of_all(self) -> EventIndex:
-        """All clicks, key 0."""
-        return EventIndex(np.zeros_like(self.time), self.time)
-
-    @cached_property
-    def of_user_category(self) -> EventIndex:
-        """Clicks of a user on a category, keyed by `user_category_key`."""
-        category = self.category[self.item]
-        known = category >= 0
-        return EventIndex(self.pair_key(self.user, category)[known], self.time[known])
-
-    @cached_property
-    def of_transition(self) -> EventIndex:
-        """Moves from a click to the next of the same user, keyed by `pair_key(from, to)`; known at the later click."""
-        source, target, time = self._transitions
-        return EventIndex(self.pair_key(source, target), time)
-
-    @cached_property
-    def of_departure(self) -> EventIndex:
-        """Moves away from an item to any other, keyed by that item; known at the later click."""
-        source, _, time = self._transitions
-        return EventIndex(source, time)
-
-    @cached_property
-    def _transitions(self) -> tuple[Ints, Ints, Ints]:
-        s = self.sequences
-        before = previous_in_sequence(s.user, 1)
-        moved = (before >= 0) & (s.item[before] != s.item)
-        return s.item[before[moved]], s.item[moved], s.time[moved]
-
-    @cached_property
-    def of_category_transition(self) -> EventIndex:
-        """Moves from one category to another or the same, keyed by `pair_key(from, to)`; known at the later click."""
-        source, target, time = self._transitions
-        key = self.pair_key(self.category[source], self.category[target])
-        return EventIndex(key[key >= 0], time[key >= 0])
-
-    @cached_property
-    def of_category_departure(self) -> EventIndex:
-        """Moves away from an article of a category, keyed by it; known at the later click."""
-        source, target, time = self._transitions
-        known = (self.category[source] >= 0) & (self.category[target] >= 0)
-        return EventIndex(self.category[source][known], time[known])
+    def index(self, name: str) -> EventIndex:
+        """An index of `features.indices.INDICES`."""
+        if name not in self._indices:
+            made = INDICES[name]
+            rows = self.tables[made.table].rows(0)
+            self._indices[name] = EventIndex(made.key(self, rows), made.time(rows), made.values(self, rows))
+        return self._indices[name]
 
     def pair_key(self, first: Ints, second: Ints) -> Ints:
         """One key for (user or item, item or category); -1 where either is unknown. Shape of the inputs."""
-        key: Ints = first * (self.n_items + 1) + second
+        key: Ints = first * self._pair_base + second
         return np.where((first < 0) | (second < 0), NO_KEY, key)
 
-    def context(self, name: str, place: Ints) -> pl.Series | None:
-        """A context column at places of `sequences`, null at negative ones; None where the log has no such column."""
-        if name not in CONTEXT or name not in self.clicks.columns:
+    def context(self, name: str, row: Ints) -> pl.Series | None:
+        """A context column at rows of the clicks table, null at -1; None where the log has no such column."""
+        if name not in self._context_ids:
             return None
-        row = pl.Series(take(self.sequences.order, place, NO_KEY), dtype=pl.Int64)
-        return self.clicks[name].gather(row.set(row < 0, None))
+        code = pl.Series(take(self.tables["clicks"][name], row, NO_KEY))
+        return self._context_ids[name].values.gather(code.set(code < 0, None)).alias(name)
 
-    def _attribute(self, name: str) -> Ints:
-        if name not in self.attributes.columns:
-            return np.full(self.n_items, NO_TIME, np.int64)
-        return milliseconds(self.attributes[name])
+    def _click_rows(self, clicks: pl.DataFrame) -> dict[str, Ints]:
+        """Rows of the clicks table: by user, then time, ties by the article's id."""
+        ordered = clicks.sort("clicked_at", "item_id")
+        user = self.user_codes(ordered["user_id"])
+        order = np.argsort(user, kind="stable")
+        ordered, user = ordered[order], user[order]
+        item, time = self.item_codes(ordered["item_id"]), milliseconds(ordered["clicked_at"])
+        category = self.category[item]
+        before = self._last_clicks(user, time, category)
+        told = follow(user, time, category, before)
+        previous = take(item, told["previous_row"], NO_KEY)
+        start = len(self.tables["clicks"]) if self.tables else 0
+        dwell = ordered["dwell_seconds"] if "dwell_seconds" in ordered.columns else None
+        return {
+            "row": np.arange(start, start + len(user), dtype=np.int64),
+            "user": user,
+            "item": item,
+            "time": time,
+            "previous": np.where(told["previous_row"] < 0, before["item"], previous),
+            "opens_session": told["opens_session"],
+            "session_place": told["session_place"],
+            "new_category": told["new_kind"],
+            "dwell": np.full(len(user), NO_DWELL) if dwell is None else _whole_seconds(dwell),
+            **{name: _codes(ids, ordered, name) for name, ids in self._context_ids.items()},
+        }
+
+    def _last_clicks(self, user: Ints, time: Ints, category: Ints) -> dict[str, Ints]:
+        """What `features.tables.follow` asks for."""
+        if not self.tables or not len(self.tables["clicks"]):
+            nothing = np.full(len(user), NO_KEY)
+            return {
+                "item": nothing,
+                "time": np.full(len(user), NO_TIME),
+                "session_place": nothing,
+                "known": nothing * 0,
+            }
+        table, now = self.tables["clicks"], np.full(len(user), NEVER // 2)
+        row = self.index("user").nth_latest("row", user, now, 0)
+        return {
+            "item": take(table["item"], row, NO_KEY),
+            "time": take(table["time"], row, NO_TIME),
+            "session_place": take(table["session_place"], row, 0),
+            "known": self.index("user_category").counts(self.pair_key(user, category), now, (None,))[0],
+        }
+
+    def _shown_rows(self, impressions: pl.DataFrame | None) -> tuple[dict[str, Ints], dict[str, Ints]]:
+        """Rows of the tables of exposures and of requests: by user, then time, then request."""
+        if impressions is None:
+            return {name: np.zeros(0, np.int64) for name in SHOWN}, {name: np.zeros(0, np.int64) for name in REQUESTS}
+        ordered = impressions.sort("requested_at", "request_id", maintain_order=True)
+        user = self.user_codes(ordered["user_id"])
+        order = np.argsort(user, kind="stable")
+        ordered, user = ordered[order], user[order]
+        time = milliseconds(ordered["requested_at"])
+        starts = _run_starts(ordered["request_id"])
+        length = np.diff(np.append(starts, len(user)))
+        chance = CHANCE_UNIT // np.repeat(length, length) if len(length) else np.zeros(0, np.int64)
+        page = ordered["page_item_id"] if "page_item_id" in ordered.columns else None
+        pages = np.full(len(user), NO_KEY) if page is None else self.item_codes(page)
+        shown = {"user": user, "item": self.item_codes(ordered["item_id"]), "time": time, "chance": chance}
+        return shown, self._request_rows(user[starts], time[starts], length, pages[starts])
+
+    def _request_rows(self, user: Ints, time: Ints, length: Ints, page: Ints) -> dict[str, Ints]:
+        before, start = _nothing_before(len(user)), 0
+        session = np.full(len(user), NO_TIME)
+        if "requests" in self.tables and len(self.tables["requests"]):
+            table, start = self.tables["requests"], len(self.tables["requests"])
+            row = self.index("request").nth_latest("row", user, np.full(len(user), NEVER // 2), 0)
+            before["time"] = take(table["time"], row, NO_TIME)
+            before["session_place"] = take(table["session_place"], row, 0)
+            session = take(table["session_start"], row, NO_TIME)
+        told = follow(user, time, np.full(len(user), NO_KEY), before)
+        # The session's first request is among these rows, or it is that of the user's last request before them.
+        opened = np.arange(len(user)) - told["session_place"] + 1
+        inside = (opened >= 0) & (user[np.maximum(opened, 0)] == user) if len(user) else opened
+        return {
+            "row": np.arange(start, start + len(user), dtype=np.int64),
+            "user": user,
+            "time": time,
+            "page": page,
+            "shown": length,
+            "opens_session": told["opens_session"],
+            "session_place": told["session_place"],
+            "session_start": np.where(inside, time[np.maximum(opened, 0)], session) if len(user) else session,
+        }
+
+    def _note_first_seen(self, clicks: Mapping[str, Ints], shown: Mapping[str, Ints]) -> None:
+        for rows in (clicks, shown):
+            np.minimum.at(self.first_seen, rows["item"], rows["time"])
+        np.minimum.at(self.first_click, clicks["user"], clicks["time"])
+
+    def _unknown(self, events: pl.DataFrame, index: str, time: str) -> pl.DataFrame:
+        """Only the events that the store does not have."""
+        key = self.pair_key(self.user_codes(events["user_id"]), self.item_codes(events["item_id"]))
+        at = milliseconds(events[time])
+        return events.filter(pl.Series(self.index(index).counts_since(key, at, at + 1) == 0))
+
+    def _cannot_grow(self, more: Mapping[str, pl.DataFrame]) -> bool:
+        late = [
+            self._late(more[name], index, time)
+            for name, index, time in (("clicks", "user", "clicked_at"), ("impressions", "request", "requested_at"))
+            if name in more
+        ]
+        new_columns = "clicks" in more and not set(self._context_ids) >= set(CONTEXT) & set(more["clicks"].columns)
+        return any(late) or new_columns
+
+    def _late(self, events: pl.DataFrame, index: str, time: str) -> bool:
+        user = self.user_codes(events["user_id"])
+        return bool(
+            (self.index(index).latest(user, np.full(len(user), NEVER // 2)) >= milliseconds(events[time])).any()
+        )
+
+    def _grow(self, old: "EventStore", more: Mapping[str, pl.DataFrame]) -> bool:
+        """Take the frames in, being a copy of `old`; False where they change what older events mean."""
+        for cached in ("exists_from", "item_order", "sequences"):
+            self.__dict__.pop(cached, None)
+        clicks, articles, shown = (more.get(name) for name in ("clicks", "articles", "impressions"))
+        events = [frame for frame in (clicks, shown) if frame is not None]
+        for frame in events:
+            self._users = self._users.extended(frame["user_id"])
+        pages = [shown["page_item_id"]] if shown is not None and "page_item_id" in shown.columns else []
+        for ids in [*(f["item_id"] for f in (*events, articles) if f is not None), *pages]:
+            self._items = self._items.extended(ids)
+        if self.n_items > self._pair_base:
+            return False
+        told = pl.DataFrame({"item_id": self.items[:0]}) if articles is None else articles
+        self.articles_by_code = old.articles_by_code.extended(told, self.item_codes(told["item_id"]), self.n_items)
+        changed = old.articles_by_code.changes(self.articles_by_code)
+        if (old.first_seen[changed] != NEVER).any():
+            return False
+        self.first_seen = np.append(old.first_seen, np.full(self.n_items - old.n_items, NEVER))
+        self.first_click = np.append(old.first_click, np.full(len(self._users) - len(old.users), NEVER))
+        self._append(old, clicks, shown)
+        return True
+
+    def _append(self, old: "EventStore", clicks: pl.DataFrame | None, shown: pl.DataFrame | None) -> None:
+        rows: dict[str, Mapping[str, Ints]] = {}
+        if clicks is not None:
+            self._context_ids = {
+                name: ids.extended(clicks[name]) if name in clicks.columns else ids
+                for name, ids in old._context_ids.items()
+            }
+            rows["clicks"] = self._click_rows(clicks)
+        if shown is not None:
+            rows["shown"], rows["requests"] = self._shown_rows(shown)
+        nothing = dict.fromkeys(("user", "item", "time"), np.zeros(0, np.int64))
+        self._note_first_seen(rows.get("clicks", nothing), rows.get("shown", nothing))
+        self.tables = old.tables | {name: old.tables[name].extended(more) for name, more in rows.items()}
+        self._indices = dict(old._indices)
+        for name, index in old._indices.items():
+            made = INDICES[name]
+            if more := rows.get(made.table):
+                self._indices[name] = index.extended(made.key(self, more), made.time(more), made.values(self, more))
+
+    def _whole_frames(self) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame | None]:
+        return self.clicks, self.articles, self.impressions
+
+
+SHOWN: Final = ("user", "item", "time", "chance")
+REQUESTS: Final = ("row", "user", "time", "page", "shown", "opens_session", "session_place", "session_start")
 
 
 def take(values: Ints, place: Ints, missing: int) -> npt.NDArray[np.int64]:
@@ -236,10 +385,38 @@ def history(store: EventStore, user: Ints, at: Ints, last: int | None = None) ->
         last: At most this many clicks per request; None for all.
 
     Returns:
-        `(row, place, age)` of shape (n_clicks,): the request's row, the place in `store.sequences`, 0 for the newest.
+        `(row, place, age)` of shape (n_clicks,): the request's row, the row of the clicks table, 0 for the newest.
     """
-    right, (left,) = store.of_user.edges(user, at, (None,))
-    length = right - left if last is None else np.minimum(right - left, last)
-    row = np.repeat(np.arange(len(user), dtype=np.int64), length)
-    age = np.arange(len(row), dtype=np.int64) - np.repeat(np.cumsum(length) - length, length)
-    return row, right[row] - 1 - age, age
+    return store.index("user").newest_first("row", user, at, last)
+
+
+def _nothing_before(n: int) -> dict[str, Ints]:
+    """For `features.tables.follow`: users without an earlier row."""
+    nothing = np.full(n, NO_KEY)
+    return {"item": nothing, "time": np.full(n, NO_TIME), "session_place": nothing, "known": np.zeros(n, np.int64)}
+
+
+def _run_starts(column: pl.Series) -> Ints:
+    """Places where another value begins than the one before."""
+    same = column.slice(1) == column.slice(0, max(len(column) - 1, 0))
+    return np.flatnonzero(np.concatenate([[True], ~same.to_numpy()])[: len(column)])
+
+
+def _codes(ids: Ids, frame: pl.DataFrame, name: str) -> Ints:
+    return ids.codes(frame[name]) if name in frame.columns else np.full(frame.height, NO_KEY)
+
+
+def _whole_seconds(dwell: pl.Series) -> Ints:
+    return dwell.cast(pl.Float64).fill_nan(None).round(0).cast(pl.Int64).fill_null(NO_DWELL).to_numpy()
+
+
+def _concat(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    parts = tuple(frames)
+    return parts[0] if len(parts) == 1 else pl.concat(parts, how="diagonal_relaxed")
+
+
+def _last_told(articles: pl.DataFrame, frames: int) -> pl.DataFrame:
+    """One row per article; of what was told several times, the last value that was not null."""
+    if frames == 1:
+        return articles
+    return articles.group_by("item_id", maintain_order=True).agg(pl.all().drop_nulls().last()).sort("item_id")

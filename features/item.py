@@ -2,9 +2,11 @@
 
 import polars as pl
 
-from features.columns import HOUR, MINUTE
+from features.arithmetic import minutes, ratio
+from features.columns import HOUR
 
-CLICK_WINDOWS = ("5m", "15m", "1h", "3h", "12h", "48h")
+CLICK_WINDOWS = ("5m", "15m", "1h", "3h", "12h", "24h", "48h", "all")
+DECAYS = ("30m", "2h", "12h")
 CATEGORY_WINDOWS = ("1h", "12h")
 
 
@@ -13,17 +15,22 @@ def item_clicks(window: str) -> pl.Expr:
     return pl.col(f"item_clicks_{window}")
 
 
+def item_clicks_decayed(half_life: str) -> pl.Expr:
+    """Readers of the article, each counting half after every {half_life}. >= 0. A window without an edge."""
+    return pl.col(f"item_clicks_decayed_{half_life}")
+
+
 def item_traffic_share_15m() -> pl.Expr:
     """Share of all clicks of the last 15 minutes that went to the article. 0..1, null where nobody clicked anything.
 
     Unlike the count it does not rise and fall with the hour of the day.
     """
-    return _ratio(pl.col("item_clicks_15m"), pl.col("all_clicks_15m"))
+    return ratio(pl.col("item_clicks_15m"), pl.col("all_clicks_15m"))
 
 
 def item_traffic_share_3h() -> pl.Expr:
     """Share of all clicks of the last 3 hours that went to the article. 0..1, null where nobody clicked anything."""
-    return _ratio(pl.col("item_clicks_3h"), pl.col("all_clicks_3h"))
+    return ratio(pl.col("item_clicks_3h"), pl.col("all_clicks_3h"))
 
 
 def item_trend_15m_3h() -> pl.Expr:
@@ -38,12 +45,17 @@ def item_trend_1h_12h() -> pl.Expr:
 
 def item_minutes_since_click() -> pl.Expr:
     """How long ago anybody read the article. Minutes, >= 1 (floored), null for one never read."""
-    return _minutes(pl.col("requested_ms") - pl.col("item_clicked_ms"))
+    return minutes(pl.col("requested_ms") - pl.col("item_clicked_ms"))
 
 
 def item_age_hours() -> pl.Expr:
     """Age of the article at the request. Hours, null where its creation is unknown. News is read young."""
     return (pl.col("requested_ms") - pl.col("created_ms")) / HOUR
+
+
+def item_hours_since_first_seen() -> pl.Expr:
+    """How long ago anybody first met the article. Hours, > 0, null for one that nobody has met. Like its age."""
+    return (pl.col("requested_ms") - pl.col("first_seen_ms")) / HOUR
 
 
 def item_words() -> pl.Expr:
@@ -58,13 +70,9 @@ def category_clicks(window: str) -> pl.Expr:
 
 def item_share_of_category_1h() -> pl.Expr:
     """Share of its category's clicks of the last hour that the article took. 0..1, null without such clicks."""
-    return _ratio(pl.col("item_clicks_1h"), pl.col("category_clicks_1h"))
+    return ratio(pl.col("item_clicks_1h"), pl.col("category_clicks_1h"))
 
 
-def _ratio(part: pl.Expr, whole: pl.Expr) -> pl.Expr:
-    return pl.when(whole > 0).then(part / whole)
-
-
-def _minutes(span: pl.Expr) -> pl.Expr:
-    """Milliseconds to minutes, never below one: finer than a minute a log tells of its own making, not of readers."""
-    return pl.max_horizontal(span, pl.when(span.is_not_null()).then(pl.lit(MINUTE))) / MINUTE
+def item_is_new() -> pl.Expr:
+    """Whether nobody has read the article yet. 0 or 1: what counts say of it is then silence, not rejection."""
+    return pl.col("item_clicks_all") == 0

@@ -7,9 +7,21 @@ list, before any negative is left out.
 import polars as pl
 
 from features.columns import HOUR
+from features.exposure import item_lift
 
-RANKED = ("item_clicks_15m", "item_clicks_1h", "transitions_3h", "transitions_36h")
-SHARED = RANKED
+SIGNALS = ("item_clicks_15m", "item_clicks_1h", "transitions_3h", "transitions_36h")
+"""Facts of every log that are told as rank and share."""
+EXPOSURE_SIGNALS = (
+    "item_exposures_5m",
+    "item_exposures_15m",
+    "item_exposures_1h",
+    "item_exposures_6h",
+    "item_clicks_6h",
+    "item_clicks_24h",
+    "user_item_exposures_all",
+)
+"""The same for logs with impressions; there the distance to the best is told as well. All whole numbers: a sum of
+floats would depend on the order of the candidates."""
 REQUEST = "request_id"
 
 
@@ -24,6 +36,48 @@ def slate_share(signal: str) -> pl.Expr:
     return pl.when(whole > 0).then(pl.col(signal) / whole)
 
 
+def slate_distance(signal: str) -> pl.Expr:
+    """How far {signal} is below the largest of the request. <= 0."""
+    return pl.col(signal) - pl.col(signal).max().over(REQUEST)
+
+
+def slate_lift_rank() -> pl.Expr:
+    """Rank by clicks against blind choice within a day. 1 is the best of the request; equals share the better rank."""
+    return _lift().rank("min", descending=True).over(REQUEST)
+
+
+def slate_lift_share() -> pl.Expr:
+    """Share of the request's sum of clicks against blind choice within a day. 0..1."""
+    # In whole thousandths: a sum of floats would depend on the order of the candidates.
+    whole = (_lift() * 1_000).round().cast(pl.Int64)
+    return whole / whole.sum().over(REQUEST)
+
+
+def slate_lift_distance() -> pl.Expr:
+    """How far clicks against blind choice within a day are below the best of the request. <= 0."""
+    return _lift() - _lift().max().over(REQUEST)
+
+
+def slate_first_seen_rank() -> pl.Expr:
+    """Rank by first appearance. 1 is the newest of the request; equals share the better rank, null for the unseen."""
+    return pl.col("first_seen_ms").rank("min", descending=True).over(REQUEST)
+
+
+def slate_hours_behind_newest_seen() -> pl.Expr:
+    """How much earlier the article was first seen than the newest of the request. Hours, >= 0, null for the unseen."""
+    return (pl.col("first_seen_ms").max().over(REQUEST) - pl.col("first_seen_ms")) / HOUR
+
+
+def slate_unseen_by_user() -> pl.Expr:
+    """How many of the request's articles the user was never shown. >= 0. Where all is old the new stands out."""
+    return (pl.col("user_item_exposures_all") == 0).sum().over(REQUEST)
+
+
+def slate_length() -> pl.Expr:
+    """Candidates of the request. >= 1."""
+    return pl.len().over(REQUEST)
+
+
 def slate_freshness_rank() -> pl.Expr:
     """Rank by creation time inside the request. 1 is the newest, null where unknown."""
     return pl.col("created_ms").rank("min", descending=True).over(REQUEST)
@@ -32,3 +86,7 @@ def slate_freshness_rank() -> pl.Expr:
 def slate_hours_behind_newest() -> pl.Expr:
     """How much older the article is than the newest of the request. Hours, >= 0, null where unknown."""
     return (pl.col("created_ms").max().over(REQUEST) - pl.col("created_ms")) / HOUR
+
+
+def _lift() -> pl.Expr:
+    return item_lift("24h")

@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from features.arithmetic import minutes, ratio
 from features.columns import HOUR, MINUTE
 
 
@@ -27,7 +28,7 @@ def user_session_clicks() -> pl.Expr:
 
 def user_minutes_since_click() -> pl.Expr:
     """Pause since the user's last click. Minutes, >= 1 (floored), null for a user without one."""
-    return pl.max_horizontal(pl.col("requested_ms") - pl.col("user_last_ms"), _floor("user_last_ms")) / MINUTE
+    return minutes(pl.col("requested_ms") - pl.col("user_last_ms"))
 
 
 def user_mean_gap_hours() -> pl.Expr:
@@ -39,14 +40,14 @@ def user_mean_gap_hours() -> pl.Expr:
 
 def user_mean_words() -> pl.Expr:
     """Mean length of what the user has read. Words, null where none is known."""
-    return pl.when(pl.col("user_clicks_with_words") > 0).then(pl.col("user_words") / pl.col("user_clicks_with_words"))
+    return ratio(pl.col("user_words"), pl.col("user_clicks_with_words"))
 
 
 def user_category_variety() -> pl.Expr:
     """Different categories per click. 0..1, null for a user without clicks; near 0 reads one thing only."""
-    return pl.when(pl.col("user_clicks") > 0).then(pl.col("user_categories") / pl.col("user_clicks"))
+    return ratio(pl.col("user_categories"), pl.col("user_clicks"))
 
 
-def _floor(name: str) -> pl.Expr:
-    """One minute where the column is known: finer than that a log tells of its own making, not of readers."""
-    return pl.when(pl.col(name).is_not_null()).then(pl.lit(MINUTE))
+def user_is_new() -> pl.Expr:
+    """Whether the user has read nothing yet. 0 or 1: only the public can say then what to show."""
+    return pl.col("user_clicks") == 0

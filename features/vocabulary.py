@@ -8,7 +8,7 @@ from typing import Self
 
 import polars as pl
 
-from features.columns import CONTEXT
+from features.columns import REQUEST_CONTEXT
 from features.windows import Ints
 
 UNKNOWN = 0
@@ -24,9 +24,17 @@ class Vocabulary:
     table: pl.DataFrame
 
     @classmethod
-    def of(cls, clicks: pl.DataFrame, min_clicks: int = 20) -> Self:
-        """Learn the context columns of a click log. A value seen fewer than `min_clicks` times stays unknown."""
-        parts = [_values(clicks[name], min_clicks) for name in CONTEXT if name in clicks.columns]
+    def of(cls, clicks: pl.DataFrame, min_clicks: int = 20, impressions: pl.DataFrame | None = None) -> Self:
+        """Learn the context columns of a log. A value seen fewer than `min_clicks` times in a frame stays unknown.
+
+        Args:
+            clicks: Canonical clicks.
+            min_clicks: Rows with the value at least, in one of the frames.
+            impressions: Canonical impressions: their context columns (`REQUEST_CONTEXT`) join in.
+        """
+        shown = clicks.clear() if impressions is None else impressions
+        frames = {name: [f[name] for f in (clicks, shown) if name in f.columns] for name in REQUEST_CONTEXT}
+        parts = [_values(name, columns, min_clicks) for name, columns in frames.items() if columns]
         empty = pl.DataFrame(schema={"column": pl.String, "value": pl.String, "code": pl.Int32})
         return cls(pl.concat([empty, *parts]))
 
@@ -34,7 +42,7 @@ class Vocabulary:
     def columns(self) -> tuple[str, ...]:
         """The context columns that the log had, in canonical order."""
         have = set(self.table["column"])
-        return tuple(name for name in CONTEXT if name in have)
+        return tuple(name for name in REQUEST_CONTEXT if name in have)
 
     def codes(self, values: pl.Series) -> Ints:
         """Code of each value of the column that the series is named after; null and unseen are 0. Order kept."""
@@ -43,10 +51,10 @@ class Vocabulary:
         return asked["code"].fill_null(UNKNOWN).cast(pl.Int64).to_numpy()
 
 
-def _values(column: pl.Series, min_clicks: int) -> pl.DataFrame:
-    counted = column.drop_nulls().value_counts(name="n").filter(pl.col("n") >= min_clicks)
-    return (
-        counted.sort(column.name)
-        .select(pl.lit(column.name).alias("column"), pl.col(column.name).cast(pl.String).alias("value"))
-        .with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int32).alias("code"))
-    )
+def _values(name: str, columns: list[pl.Series], min_clicks: int) -> pl.DataFrame:
+    counted = [column.drop_nulls().value_counts(name="n").filter(pl.col("n") >= min_clicks) for column in columns]
+    values = pl.concat([frame.to_series(0) for frame in counted], how="vertical_relaxed").unique().sort()
+    return pl.DataFrame(
+        {"column": [name] * len(values), "value": values.cast(pl.String)},
+        schema={"column": pl.String, "value": pl.String},
+    ).with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int32).alias("code"))

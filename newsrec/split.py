@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from features.columns import DAY, HOUR, TIME
-from features.events import EventStore, codes_of, milliseconds, take
+from features.events import EventStore, milliseconds
 from features.windows import NO_TIME, Ints
 from newsrec.data.log import Log
 from newsrec.errors import DataError, UsageError
@@ -111,8 +111,7 @@ def _clicks_with_history(log: Log, store: EventStore) -> pl.DataFrame:
     """Clicks with an earlier click of the same user: `user, item` (codes), `time, previous` (ms), `last` (Boolean)."""
     s = store.sequences
     # The earlier click must be strictly earlier: at the same instant neither is known when the other is asked for.
-    right, (left,) = store.of_user.edges(s.user, s.time, (None,))
-    previous = take(s.time, np.where(right > left, right - 1, -1), NO_TIME)
+    previous = store.index("user").latest(s.user, s.time)
     ends = np.searchsorted(s.user, s.user, side="right") - 1
     frame = pl.DataFrame(
         {"user": s.user, "item": s.item, "time": s.time, "previous": previous, "last": s.time == s.time[ends]}
@@ -223,8 +222,8 @@ def held_out_requests(log: Log, store: EventStore, config: SplitConfig, unseen: 
     _check(config)
     coded = pl.DataFrame(
         {
-            "user": codes_of(unseen["user_id"], store.users),
-            "item": codes_of(unseen["item_id"], store.items),
+            "user": store.user_codes(unseen["user_id"]),
+            "item": store.item_codes(unseen["item_id"]),
             "time": milliseconds(unseen["clicked_at"]),
         }
     )
@@ -346,7 +345,7 @@ def _requests_of(clicks: pl.DataFrame, store: EventStore) -> tuple[pl.DataFrame,
     requests = requests.with_row_index("request_id").with_columns(pl.col("request_id").cast(pl.Int64))
     positives = clicks.join(requests.select("request_id", *REQUEST), on=list(REQUEST), maintain_order="left")
     user: Ints = requests["user"].to_numpy()
-    history = store.of_user.counts(user, requests["at"].to_numpy(), (None,))[0]
+    history = store.index("user").counts(user, requests["at"].to_numpy(), (None,))[0]
     canonical = requests.select(
         "request_id",
         store.users.gather(user).alias("user_id"),

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from features.columns import MINUTE
-from features.events import EventStore, codes_of, history, milliseconds
+from features.events import EventStore, history, milliseconds
 from features.windows import Ints
 
 
@@ -20,6 +20,8 @@ class RecallRequests:
     """Requests as arrays of shape (n_requests,), in the order of the frame they were made from."""
 
     frame: pl.DataFrame
+    store: EventStore
+    """What is known of users' histories and of articles; at least as much as the channels were fitted on."""
     user: Ints
     """User code in the store, -1 for a user without a single click."""
     at: Ints
@@ -32,14 +34,17 @@ class RecallRequests:
         """Code the canonical requests frame (`features.columns.REQUEST`) against a store."""
         return cls(
             requests,
-            codes_of(requests["user_id"], store.users),
+            store,
+            store.user_codes(requests["user_id"]),
             milliseconds(requests["requested_at"]),
             milliseconds(requests["statistics_at"]),
         )
 
     def rows(self, chosen: Ints) -> "RecallRequests":
         """Only the given rows, in the given order."""
-        return RecallRequests(self.frame[chosen], self.user[chosen], self.at[chosen], self.statistics_at[chosen])
+        return RecallRequests(
+            self.frame[chosen], self.store, self.user[chosen], self.at[chosen], self.statistics_at[chosen]
+        )
 
 
 @dataclass(frozen=True)
@@ -82,22 +87,36 @@ class Channel(Protocol):
 
 def clicks_per_bucket(store: EventStore, settings: RecallSettings, first: int) -> pl.DataFrame:
     """Clicks per refresh bucket and item from the bucket `first` on: `bucket, item, n`, sorted by bucket."""
-    clicks = pl.DataFrame({"bucket": store.time // settings.refresh_ms, "item": store.item})
+    table = store.tables["clicks"]
+    clicks = pl.DataFrame({"bucket": table["time"] // settings.refresh_ms, "item": table["item"]})
     counted = (
         clicks.filter(pl.col("bucket") >= first).group_by("bucket", "item").agg(pl.len().cast(pl.Int64).alias("n"))
     )
     return counted.sort("bucket")
 
 
-def clicked_before(store: EventStore, requests: RecallRequests) -> pl.DataFrame:
+def clicked_before(requests: RecallRequests) -> pl.DataFrame:
     """Every (row, item) a request may not be shown again, distinct."""
-    row, place, _ = history(store, requests.user, requests.at)
-    return pl.DataFrame({"row": row.astype(np.uint32), "item": store.sequences.item[place]}).unique()
+    row, place, _ = history(requests.store, requests.user, requests.at)
+    return pl.DataFrame({"row": row.astype(np.uint32), "item": requests.store.tables["clicks"]["item"][place]}).unique()
 
 
-def top_rows(scored: pl.DataFrame, depth: int) -> pl.DataFrame:
-    """Keep the best `depth` rows (`row, item, score`) of each request and number them from 1, ties by item."""
-    ordered = scored.sort(["row", "score", "item"], descending=[False, True, False])
+def alive(scored: pl.DataFrame, requests: RecallRequests) -> pl.DataFrame:
+    """Only the rows (`row, item`) whose article exists at the request."""
+    exists = requests.store.exists_from[scored["item"].to_numpy()]
+    return scored.filter(pl.Series(exists < requests.at[scored["row"].to_numpy()]))
+
+
+def by_score(scored: pl.DataFrame, store: EventStore, *groups: str) -> pl.DataFrame:
+    """Rows (`item, score` and the groups) by group, best first, ties by the article's id."""
+    tie = pl.Series("tie", store.item_order[scored["item"].to_numpy()])
+    keys = [*groups, "score", "tie"]
+    return scored.with_columns(tie).sort(keys, descending=[name == "score" for name in keys]).drop("tie")
+
+
+def top_rows(scored: pl.DataFrame, requests: RecallRequests, depth: int) -> pl.DataFrame:
+    """Keep the best `depth` rows (`row, item, score`) of each request and number them from 1, ties by id."""
+    ordered = by_score(scored, requests.store, "row")
     row = ordered["row"].to_numpy()
     starts = np.flatnonzero(np.concatenate([[True], row[1:] != row[:-1]])) if len(row) else np.zeros(0, np.int64)
     rank = np.arange(len(row)) - np.repeat(starts, np.diff(np.append(starts, len(row)))) + 1

@@ -16,7 +16,14 @@ import polars as pl
 from features.columns import HOUR
 from features.events import EventStore, history
 from features.windows import Ints, grid_before, previous_in_sequence
-from newsrec.recall.base import RecallRequests, RecallSettings, clicked_before, clicks_per_bucket, top_rows
+from newsrec.recall.base import (
+    RecallRequests,
+    RecallSettings,
+    alive,
+    clicked_before,
+    clicks_per_bucket,
+    top_rows,
+)
 
 
 @dataclass(frozen=True)
@@ -66,17 +73,17 @@ class ItemCF:
         return self
 
     def recall(self, requests: RecallRequests) -> pl.DataFrame:
-        row, place, age = history(self._store, requests.user, requests.at, self.params.history)
+        row, place, age = history(requests.store, requests.user, requests.at, self.params.history)
         asked = pl.DataFrame(
             {
                 "row": row.astype(np.uint32),
                 "grid": grid_before(requests.statistics_at, self._settings.refresh_ms)[row],
-                "source": self._store.sequences.item[place],
+                "source": requests.store.tables["clicks"]["item"][place],
                 "weight": self.params.history_decay ** age.astype(np.float64),
             }
         )
         neighbours = self._neighbours(asked.select("grid", "source").unique())
-        seen = clicked_before(self._store, requests)
+        seen = clicked_before(requests)
         parts = [self._score(part, neighbours, seen, requests) for part in self._chunks(asked)]
         return pl.concat(parts) if parts else _nothing()
 
@@ -137,11 +144,17 @@ class ItemCF:
             .join(clicks, left_on="source", right_on="item", how="left")
             .join(clicks.rename({"n": "n_target"}), left_on="target", right_on="item", how="left")
             .with_columns(pl.col("n", "n_target").fill_null(1))
-            .select("source", "target", similarity.alias("similarity"))
-            .sort(["source", "similarity", "target"], descending=[False, True, False])
+            .select("source", "target", similarity.alias("similarity"), self._tie("target"))
+            .sort(["source", "similarity", "tie"], descending=[False, True, False])
             .group_by("source", maintain_order=True)
             .head(self.params.neighbours)
+            .drop("tie")
         )
+
+    def _tie(self, name: str) -> pl.Expr:
+        """Order of the articles' ids, which breaks ties."""
+        order = pl.Series(self._store.item_order)
+        return pl.col(name).map_batches(lambda items: order.gather(items), return_dtype=pl.Int64).alias("tie")
 
     def _chunks(self, asked: pl.DataFrame) -> list[pl.DataFrame]:
         """Cut between requests, so that no request is in two chunks; `asked` is in order of rows."""
@@ -163,8 +176,7 @@ class ItemCF:
             .agg((pl.col("weight") * pl.col("similarity")).sum().round(9).alias("score"))
             .join(seen, on=["row", "item"], how="anti")
         )
-        exists = self._store.exists_from[scored["item"].to_numpy()] < requests.at[scored["row"].to_numpy()]
-        return top_rows(scored.filter(pl.Series(exists)), self._settings.depth)
+        return top_rows(alive(scored, requests), requests, self._settings.depth)
 
 
 def _pairs(bucket: Ints, source: Ints, target: Ints, weight: np.ndarray) -> pl.DataFrame:

@@ -13,7 +13,15 @@ import polars as pl
 from features.columns import HOUR
 from features.events import EventStore
 from features.windows import Ints, grid_before
-from newsrec.recall.base import RecallRequests, RecallSettings, clicked_before, clicks_per_bucket, top_rows
+from newsrec.recall.base import (
+    RecallRequests,
+    RecallSettings,
+    alive,
+    by_score,
+    clicked_before,
+    clicks_per_bucket,
+    top_rows,
+)
 
 
 @dataclass(frozen=True)
@@ -49,12 +57,11 @@ class Popular:
 
     def recall(self, requests: RecallRequests) -> pl.DataFrame:
         grid = grid_before(requests.statistics_at, self._settings.refresh_ms)
-        seen = clicked_before(self._store, requests)
+        seen = clicked_before(requests)
         lists = self._lists(np.unique(grid), SPARE * self._settings.depth)
         rows = pl.DataFrame({"row": np.arange(len(grid), dtype=np.uint32), "grid": grid})
         scored = rows.join(lists, on="grid").drop("grid").join(seen, on=["row", "item"], how="anti")
-        exists = self._store.exists_from[scored["item"].to_numpy()] < requests.at[scored["row"].to_numpy()]
-        return top_rows(scored.filter(pl.Series(exists)), self._settings.depth)
+        return top_rows(alive(scored, requests), requests, self._settings.depth)
 
     def _lists(self, grids: Ints, length: int) -> pl.DataFrame:
         """The list of each refresh: `grid, item, score`."""
@@ -66,14 +73,11 @@ class Popular:
                 (pl.col("bucket") >= grid - step).cast(pl.Int64) * weight
                 for step, weight in zip(self._steps, self.params.weights, strict=True)
             )
-            tables.append(
-                self._clicks[int(low) : int(high)]
-                .group_by("item")
-                .agg((pl.col("n") * weight).sum().alias("score"))
-                .sort(["score", "item"], descending=[True, False])
-                .head(length)
-                .with_columns(pl.lit(grid, pl.Int64).alias("grid"))
+            scored = (
+                self._clicks[int(low) : int(high)].group_by("item").agg((pl.col("n") * weight).sum().alias("score"))
             )
+            best = by_score(scored, self._store).head(length)
+            tables.append(best.with_columns(pl.lit(grid, pl.Int64).alias("grid")))
         return (
             pl.concat(tables)
             if tables
