@@ -11,6 +11,7 @@ from features.columns import DAY, HOUR
 from newsrec.artefacts import Artefact, Trace, artefacts, look_for_all
 from newsrec.candidates import SamplingConfig
 from newsrec.data.log import Log
+from newsrec.errors import DataError
 from newsrec.split import SplitConfig
 
 __all__ = ["Artefact", "LabelCount", "Profile", "artefacts", "inspect_log"]
@@ -106,7 +107,15 @@ def inspect_log(log: Log) -> Profile:
 
     Returns:
         Its figures, artefacts among them.
+
+    Raises:
+        DataError: The log has no click, as slates without labels and without a history.
     """
+    if not log.clicks.height:
+        raise DataError(
+            f"clicks: at least one expected to profile a log, none found beside {log.intake.rows_read} rows read; "
+            "add the users' history, or slates with labels"
+        )
     trace = Trace(log)
     time = trace.time
     per_item = log.clicks.group_by("item_id").len()["len"].sort(descending=True)

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from newsrec.data.auto import detect
+from newsrec.data.ebnerd import read_ebnerd
 from newsrec.data.globo import read_globo
 from newsrec.data.log import Intake, Log, ReadOptions
+from newsrec.data.mind import read_mind
 from newsrec.data.table import log_from_frames, read_table
 from newsrec.data.tianchi import read_tianchi
 from newsrec.data.write import WRITERS, write_log
@@ -21,6 +23,8 @@ __all__ = ["FORMATS", "WRITERS", "Intake", "Log", "ReadOptions", "log_from_frame
 FORMATS: Final[dict[str, Callable[[Path, ReadOptions], Log]]] = {
     "tianchi": read_tianchi,
     "globo": read_globo,
+    "ebnerd": read_ebnerd,
+    "mind": read_mind,
     "table": read_table,
 }
 """Format name -> reader."""

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from newsrec.data.ebnerd import BEHAVIORS as EBNERD
 from newsrec.data.files import TABLES, column_names
+from newsrec.data.mind import BEHAVIORS as MIND
 from newsrec.errors import DataError
 
 SHOWN: Final = 10
@@ -62,11 +64,11 @@ def _is_table(path: Path) -> bool:
 
 
 def _is_ebnerd(path: Path) -> bool:
-    return path.is_dir() and _any(path, "behaviors.parquet", "*/behaviors.parquet")
+    return path.name == EBNERD or (path.is_dir() and _any(path, EBNERD, f"*/{EBNERD}"))
 
 
 def _is_mind(path: Path) -> bool:
-    return path.is_dir() and _any(path, "behaviors.tsv", "*/behaviors.tsv")
+    return path.name == MIND or (path.is_dir() and _any(path, MIND, f"*/{MIND}"))
 
 
 def _any(folder: Path, *patterns: str) -> bool:

@@ -13,7 +13,7 @@ from newsrec.data.casting import smallest_integer
 from newsrec.data.fingerprint import fingerprint
 from newsrec.data.ledger import Ledger
 from newsrec.data.log import Intake, Log
-from newsrec.data.schema import KNOWN, NEEDED
+from newsrec.data.schema import KNOWN, NEEDED, SLATE_ORDER
 from newsrec.errors import DataError
 
 
@@ -36,12 +36,12 @@ def make_log(format: str, parts: Parts, ledger: Ledger) -> Log:
         ledger: What reading has counted; settled here.
 
     Raises:
-        DataError: Too many bad rows, no click at all, or ids that do not fit each other.
+        DataError: Too many bad rows, neither a click nor an impression, or ids that do not fit each other.
     """
     ledger.settle()
     impressions = None if parts.impressions is None else _impressions(parts.impressions, ledger)
     clicks = parts.clicks if parts.clicks is not None else _clicks_of(impressions, ledger)
-    if not clicks.height:
+    if not clicks.height and (impressions is None or not impressions.height):
         raise DataError(
             f"clicks: at least one row expected, none found in {ledger.rows_read} rows read; check the files"
         )
@@ -92,7 +92,7 @@ def _impressions(impressions: pl.DataFrame, ledger: Ledger) -> pl.DataFrame:
             f"impressions: one user and one time per request_id expected, {len(torn)} requests with several found "
             f"({torn.head(3).to_list()}); give each request its own request_id"
         )
-    place = "position" if "position" in tidy.columns else "item_id"
+    place = next((name for name in SLATE_ORDER if name in tidy.columns), "item_id")
     # Of a repeated item the clicked row is kept: True sorts last, so its opposite leads.
     tidy = tidy.with_columns(skipped=~pl.col("clicked"))
     distinct = _first_of_each(tidy, ("request_id", "item_id"), ("requested_at", "request_id", "item_id", "skipped"))
@@ -153,7 +153,7 @@ def _note_unknown(clicks: pl.DataFrame, articles: pl.DataFrame, ledger: Ledger) 
         return
     clicked = clicks.select("item_id").unique()
     unknown = clicked.join(articles, on="item_id", how="anti").height
-    if unknown == clicked.height:
+    if clicked.height and unknown == clicked.height:
         ours, theirs = clicked["item_id"].sort().head(3).to_list(), articles["item_id"].head(3).to_list()
         raise DataError(
             f"articles: item ids of the clicks expected (such as {ours}), none of {clicked.height} found "

@@ -1,4 +1,4 @@
-"""From one source column to its canonical dtype: integers, text, times of any unit, flags, vectors.
+"""From one source column to its canonical dtype: integers, text, times of any unit, flags, vectors, lists.
 
 Nothing becomes null in silence: beside the values comes a mask of those that were there and could not be read.
 """
@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from features.columns import TIME
+from newsrec.data.lists import integer_lists, misfit, number_lists, time_lists, written_items, written_slate
 from newsrec.data.schema import Kind
 from newsrec.errors import DataError
 
@@ -25,6 +26,7 @@ PLAIN_INTEGER: Final = r"^(?:0|-?[1-9][0-9]*)$"
 NUMERAL: Final = r"^[0-9]+(?:\.[0-9]+)?$"
 WITH_OFFSET: Final = ("%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%d %H:%M%#z")
 WITHOUT_OFFSET: Final = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+AMERICAN: Final = "%m/%d/%Y %I:%M:%S %p"
 FLAGS: Final = {"0": False, "1": True, "false": False, "true": True}
 
 
@@ -53,8 +55,8 @@ def cast(values: pl.Series, kind: Kind, latest: datetime) -> tuple[pl.Series, pl
     if values.dtype == pl.String and values.has_nulls() | bool((values == "").any()):
         values = values.to_frame().select(pl.when(pl.first() != "").then(pl.first())).to_series()
     result = CASTS[kind](values)
-    if kind in ("time", "past"):
-        result = _within(result, min(latest, LATEST) if kind == "past" else LATEST)
+    if kind in ("time", "past", "past_us"):
+        result = _within(result, LATEST if kind == "time" else min(latest, LATEST))
     return result, values.is_not_null() & result.is_null()
 
 
@@ -80,16 +82,16 @@ def _integers(values: pl.Series, dtype: pl.DataType) -> pl.Series:
     if values.dtype.is_float():
         exact = (values.abs() < LARGEST_EXACT_FLOAT) & (values.round() == values)
         return values.to_frame("n").select(pl.when(exact).then(pl.col("n"))).to_series().cast(dtype, strict=False)
-    if values.dtype.is_numeric() or values.dtype == pl.Null:
+    if values.dtype.is_numeric() or values.dtype in (pl.Null, pl.Boolean):
         return values.cast(dtype, strict=False)
-    raise _misfit(values, "a whole number")
+    raise misfit(values, "a whole number")
 
 
 def _text(values: pl.Series) -> pl.Series:
     if values.dtype.is_float():
         values = _integers(values, pl.Int64())
     if values.dtype.is_nested() or values.dtype.is_temporal() or values.dtype == pl.Binary:
-        raise _misfit(values, "text")
+        raise misfit(values, "text")
     return values.cast(pl.String, strict=False)
 
 
@@ -101,7 +103,7 @@ def _as_is(values: pl.Series, integer: pl.DataType) -> pl.Series:
 
 def _number(values: pl.Series) -> pl.Series:
     if values.dtype.is_nested() or values.dtype.is_temporal():
-        raise _misfit(values, "a number")
+        raise misfit(values, "a number")
     numbers = values.cast(pl.Float64, strict=False)
     return numbers.to_frame("n").select(pl.when(pl.col("n").is_finite()).then(pl.col("n"))).to_series()
 
@@ -115,7 +117,7 @@ def _flag(values: pl.Series) -> pl.Series:
 
 def _vector(values: pl.Series) -> pl.Series:
     if not isinstance(values.dtype, pl.List | pl.Array):
-        raise _misfit(values, "a list of numbers")
+        raise misfit(values, "a list of numbers")
     lists = values.cast(pl.List(pl.Float32))
     lengths = lists.list.len().drop_nulls().unique().to_list()
     if len(lengths) > 1:
@@ -123,6 +125,11 @@ def _vector(values: pl.Series) -> pl.Series:
             f"{values.name!r}: lists of one length expected, lengths {sorted(lengths)[:5]} found; mend them"
         )
     return lists.cast(pl.Array(pl.Float32, lengths[0] if lengths else 1))
+
+
+def _american(values: pl.Series) -> pl.Series:
+    text = _text(values).str.strip_chars()
+    return text.str.to_datetime(AMERICAN, time_unit="ms", strict=False).dt.replace_time_zone("UTC")
 
 
 def _time(values: pl.Series) -> pl.Series:
@@ -144,7 +151,7 @@ def _time(values: pl.Series) -> pl.Series:
         return _first_known(_epoch(exact), fraction, _iso(text.set(plain, None)))
     if dtype.is_numeric() or dtype == pl.Null:
         return _epoch(values if dtype.is_float() else values.cast(pl.Int64, strict=False))
-    raise _misfit(values, "a time")
+    raise misfit(values, "a time")
 
 
 def _epoch(numbers: pl.Series) -> pl.Series:
@@ -186,12 +193,6 @@ def _within(times: pl.Series, latest: datetime) -> pl.Series:
     return times.to_frame("t").select(pl.when(inside).then(pl.col("t"))).to_series()
 
 
-def _misfit(values: pl.Series, expected: str) -> DataError:
-    return DataError(
-        f"column {values.name!r}: {expected} expected, dtype {values.dtype} found; cast it or map another column"
-    )
-
-
 CASTS: Final[dict[Kind, Callable[[pl.Series], pl.Series]]] = {
     "integer": lambda values: _integers(values, pl.Int64()),
     "small": lambda values: _integers(values, pl.Int32()),
@@ -200,9 +201,15 @@ CASTS: Final[dict[Kind, Callable[[pl.Series], pl.Series]]] = {
     "value": lambda values: _as_is(values, pl.Int64()),
     "time": _time,
     "past": _time,
+    "past_us": _american,
     "number": _number,
     "flag": _flag,
     "vector": _vector,
+    "integers": integer_lists,
+    "numbers": number_lists,
+    "times": time_lists,
+    "items": written_items,
+    "slate": written_slate,
 }
 
 

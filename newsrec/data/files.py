@@ -13,7 +13,7 @@ import polars as pl
 
 from newsrec.data.casting import as_integers_where_plain, cast, limit
 from newsrec.data.ledger import Ledger
-from newsrec.data.lines import COUNTED, Header, read_header, read_lines
+from newsrec.data.lines import COUNTED, Header, bare_header, read_header, read_lines
 from newsrec.data.schema import EXPECTED, FAST, Column
 from newsrec.errors import DataError
 
@@ -23,7 +23,14 @@ MISREAD = (pl.exceptions.PolarsError, OSError, pl.exceptions.PanicException)
 
 
 def read_rows(
-    path: Path, role: str, columns: Sequence[Column], ledger: Ledger, *, known: Sequence[str] = ()
+    path: Path,
+    role: str,
+    columns: Sequence[Column],
+    ledger: Ledger,
+    *,
+    known: Sequence[str] = (),
+    names: Sequence[str] = (),
+    rules: Sequence[pl.Expr] = (),
 ) -> pl.DataFrame:
     """Read the columns that the file has.
 
@@ -33,6 +40,8 @@ def read_rows(
         columns: What to look for; optional columns may be absent.
         ledger: Receives row counts, bad rows and notes.
         known: Source columns that are left out on purpose, without a note.
+        names: Source columns of a tab-separated file that has no header line; its quotes are text like any other.
+        rules: See `judge`.
 
     Returns:
         Canonical columns in the order of `columns`, file order of rows kept.
@@ -43,16 +52,15 @@ def read_rows(
     if not path.is_file():
         raise DataError(f"{role}: a file expected at '{path}', none found; check the path")
     if path.suffix.lower() in PARQUET:
-        frame = _read_parquet(path)
-        present = choose(frame.columns, columns, str(path), role, ledger, known=known)
-        frame = frame.select(column.source for column in present)
-        good, bad = judge(frame, present, ledger, role)
+        present = choose(column_names(path), columns, str(path), role, ledger, known=known)
+        frame = _read_parquet(path, [column.source for column in present])
+        good, bad = judge(frame, present, ledger, role, rules)
         bad = bad.with_columns(raw=_joined(frame)[bad["line"]]) if bad.height else bad
         bad = bad.with_columns(pl.col("line") + 1)
     else:
-        header = read_header(path)
+        header = bare_header(path, names) if names else read_header(path)
         present = choose(header.names, columns, str(path), role, ledger, known=known)
-        good, bad = _read_csv(path, header, present, ledger, role)
+        good, bad = _read_csv(path, header, present, ledger, role, rules)
     ledger.count(role, good.height + bad.height)
     ledger.quarantine(role, path, bad)
     return good
@@ -81,7 +89,7 @@ def choose(
 
 
 def judge(
-    frame: pl.DataFrame, columns: Sequence[Column], ledger: Ledger, role: str
+    frame: pl.DataFrame, columns: Sequence[Column], ledger: Ledger, role: str, rules: Sequence[pl.Expr] = ()
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Cast every column and part the good rows from the bad.
 
@@ -90,6 +98,7 @@ def judge(
         columns: All of them in `frame`.
         ledger: Receives a note on what lenient columns lost.
         role: For that note.
+        rules: Over canonical columns; each gives the reason why a row is bad, or null.
 
     Returns:
         The good rows under canonical names, and `line, reason, raw` of the others; `line` is the row in `frame`,
@@ -120,9 +129,10 @@ def judge(
             masks[f"missing {column.name}"] = values.is_null() & ~bad
             reasons.append(pl.when(pl.col(f"missing {column.name}")).then(pl.lit(f"'{column.source}' is missing")))
     good = pl.DataFrame(kept)
+    reasons.extend(rules)
     if not reasons:
         return good, pl.DataFrame(schema=COUNTED)
-    verdict = pl.DataFrame(masks).select(reason=pl.coalesce(*reasons, pl.lit(None, pl.String)))["reason"]
+    verdict = pl.DataFrame(kept | masks).select(reason=pl.coalesce(*reasons, pl.lit(None, pl.String)))["reason"]
     line = np.flatnonzero(verdict.is_not_null().to_numpy())
     bad_rows = pl.DataFrame({"line": line, "reason": verdict.gather(line), "raw": [None] * len(line)}, schema=COUNTED)
     return good.filter(verdict.is_null()), bad_rows
@@ -134,7 +144,7 @@ def _shown(source: pl.Series, name: str) -> pl.Series:
 
 
 def _read_csv(
-    path: Path, header: Header, columns: Sequence[Column], ledger: Ledger, role: str
+    path: Path, header: Header, columns: Sequence[Column], ledger: Ledger, role: str, rules: Sequence[pl.Expr]
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     by_source = {column.source: column for column in columns}
     declared: dict[str, pl.DataType] = {
@@ -146,12 +156,12 @@ def _read_csv(
         if frame is None:
             continue
         trial = Ledger(ledger.options)
-        good, bad = judge(frame.select(list(by_source)), columns, trial, role)
+        good, bad = judge(frame.select(list(by_source)), columns, trial, role, rules)
         if not bad.height:
             ledger.notes.extend(trial.notes)
             return _inferred(good, columns), bad
     frame, ragged = read_lines(path, header)
-    good, misread = judge(frame.select(list(by_source)), columns, ledger, role)
+    good, misread = judge(frame.select(list(by_source)), columns, ledger, role, rules)
     at = misread["line"]
     misread = misread.with_columns(line=frame["line number"].gather(at), raw=frame["raw line"].gather(at))
     return _inferred(good, columns), pl.concat([ragged, misread]).sort("line")
@@ -165,7 +175,13 @@ def _inferred(good: pl.DataFrame, columns: Sequence[Column]) -> pl.DataFrame:
 def _read_whole(path: Path, header: Header, schema: dict[str, pl.DataType]) -> pl.DataFrame | None:
     """The file through Polars' own reader, or None where its result could hide a fault."""
     try:
-        frame = pl.read_csv(path, schema=schema, separator=header.separator, has_header=True)
+        frame = pl.read_csv(
+            path,
+            schema=schema,
+            separator=header.separator,
+            has_header=header.written,
+            quote_char='"' if header.written else None,
+        )
     except MISREAD:
         return None
     texts = [name for name in frame.columns if frame.schema[name] == pl.String]
@@ -179,9 +195,9 @@ def _read_whole(path: Path, header: Header, schema: dict[str, pl.DataType]) -> p
     return frame
 
 
-def _read_parquet(path: Path) -> pl.DataFrame:
+def _read_parquet(path: Path, columns: list[str]) -> pl.DataFrame:
     try:
-        return pl.read_parquet(path)
+        return pl.read_parquet(path, columns=columns)
     except MISREAD as error:
         raise _not_parquet(path, error) from error
 

@@ -1,6 +1,7 @@
 """A CSV as lines of text: its header, and the slow way in that gives every bad line its number and a reason."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,15 +22,17 @@ REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 
 @dataclass(frozen=True)
 class Header:
-    """The first line of a CSV."""
+    """What the first line of a CSV says, or the format where there is no such line."""
 
     names: tuple[str, ...]
     separator: str
+    written: bool = True
+    """Whether the first line is the header. Without one, quotes are text like any other."""
 
     def all_lines_full(self, path: Path) -> bool:
         """Whether every line has a value, empty or not, for every column. False where quotes make that hard to say."""
         lines = pl.Series(_text_lines(path)).str.strip_chars_end("\r")
-        if lines.str.contains('"', literal=True).any():
+        if self.written and lines.str.contains('"', literal=True).any():
             return False
         fields = lines.filter(lines != "").str.count_matches(self.separator, literal=True)
         return bool((fields == len(self.names) - 1).all())
@@ -63,6 +66,17 @@ def read_header(path: Path) -> Header:
     return Header(names, separator)
 
 
+def bare_header(path: Path, names: Sequence[str]) -> Header:
+    """The columns of a tab-separated file that names none itself.
+
+    Raises:
+        DataError: The file is empty.
+    """
+    if not path.stat().st_size:
+        raise DataError(f"lines of {len(names)} fields expected at '{path}', an empty file found; fetch the file again")
+    return Header(tuple(names), "\t", written=False)
+
+
 def read_lines(path: Path, header: Header) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Read a CSV line by line, every value as text.
 
@@ -75,7 +89,7 @@ def read_lines(path: Path, header: Header) -> tuple[pl.DataFrame, pl.DataFrame]:
         `line, reason, raw` of the others. Blank lines are neither. Order kept.
     """
     lines = pl.DataFrame({"raw line": pl.Series(_text_lines(path), dtype=pl.String).str.strip_chars_end("\r")})
-    lines = lines.with_row_index("line number", offset=1).cast({"line number": pl.Int64}).slice(1)
+    lines = lines.with_row_index("line number", offset=1).cast({"line number": pl.Int64}).slice(int(header.written))
     lines = lines.filter(pl.col("raw line") != "")
     broken = pl.coalesce(
         pl.when(pl.col("raw line").str.contains(REPLACEMENT, literal=True)).then(pl.lit("bytes that are not UTF-8")),
@@ -93,9 +107,9 @@ def _text_lines(path: Path) -> list[str]:
 
 def _split(lines: pl.DataFrame, header: Header) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Part lines into fields: plain lines at the separator, quoted ones by the CSV rules, quoted line ends joined."""
-    quoted = pl.col("raw line").str.contains('"', literal=True)
+    quoted = pl.col("raw line").str.contains('"', literal=True) & header.written
     plain = lines.filter(~quoted).with_columns(fields=pl.col("raw line").str.split(header.separator))
-    odd = lines["raw line"].str.count_matches('"', literal=True) % 2 == 1
+    odd = (lines["raw line"].str.count_matches('"', literal=True) % 2 == 1) & header.written
     # Lines between two with an odd number of quotes are one row, if they make a whole one together.
     joined = lines.with_columns(row=_running_rows(odd)).group_by("row", maintain_order=True)
     rows = joined.agg(pl.col("line number"), pl.col("raw line"), pl.col("reason").first())

@@ -11,8 +11,27 @@ import polars as pl
 
 from features.columns import CLICK_KEY, CONTEXT
 
-Kind = Literal["integer", "small", "text", "id", "value", "time", "past", "number", "flag", "vector"]
-"""`id` and `value` keep integers or text as the source has them; `past` is a time that may not lie in the future."""
+Kind = Literal[
+    "integer",
+    "small",
+    "text",
+    "id",
+    "value",
+    "time",
+    "past",
+    "past_us",
+    "number",
+    "flag",
+    "vector",
+    "integers",
+    "numbers",
+    "times",
+    "items",
+    "slate",
+]
+"""`id` and `value` keep integers or text as the source has them; `past` is a time that may not lie in the future,
+`past_us` one in American notation. `integers`, `numbers` and `times` are lists in Parquet; `items` and `slate` are
+lists written as text, and stay text."""
 
 EXPECTED: Final[dict[Kind, str]] = {
     "integer": "a whole number of 64 bits",
@@ -22,9 +41,15 @@ EXPECTED: Final[dict[Kind, str]] = {
     "value": "text or a whole number",
     "time": "a time from 1990 to 2100 (epoch in s, ms, us or ns, or ISO 8601)",
     "past": "a time from 1990 until now (epoch in s, ms, us or ns, or ISO 8601)",
+    "past_us": "a time from 1990 until now such as 11/15/2019 2:14:46 PM",
     "number": "a finite number",
     "flag": "0, 1, true or false",
     "vector": "a list of numbers, all of one length",
+    "integers": "a list of whole numbers of 64 bits, none missing",
+    "numbers": "a list of numbers",
+    "times": "a list of times, none missing",
+    "items": "a list such as N123 N456",
+    "slate": "a list such as N123-0 N456-1, or N123 N456 without labels",
 }
 
 FAST: Final[dict[Kind, pl.DataType]] = {
@@ -35,9 +60,15 @@ FAST: Final[dict[Kind, pl.DataType]] = {
     "value": pl.String(),
     "time": pl.Int64(),
     "past": pl.Int64(),
+    "past_us": pl.String(),
     "number": pl.Float64(),
     "flag": pl.String(),
     "vector": pl.String(),
+    "integers": pl.String(),
+    "numbers": pl.String(),
+    "times": pl.String(),
+    "items": pl.String(),
+    "slate": pl.String(),
 }
 """Dtypes for the first attempt at a CSV, which nearly every file passes."""
 
@@ -90,6 +121,65 @@ TIANCHI_ARTICLES: Final = (
 
 GLOBO_ARTICLES: Final = (*TIANCHI_ARTICLES, Column("publisher", "publisher_id", "integer"))
 
+EBNERD_REQUESTS: Final = (
+    Column("request_id", "impression_id", "integer", needed=True),
+    Column("user_id", "user_id", "integer", needed=True),
+    Column("requested_at", "impression_time", "past", needed=True),
+    Column("session_id", "session_id", "integer"),
+    Column("device", "device_type", "small"),
+    # Flags of the user are 0 and 1: a Boolean column of impressions is a label.
+    Column("is_sso_user", "is_sso_user", "small"),
+    Column("is_subscriber", "is_subscriber", "small"),
+    Column("gender", "gender", "small"),
+    Column("age", "age", "small"),
+    Column("postcode", "postcode", "small"),
+    Column("page_item_id", "article_id", "integer"),
+    Column("page_dwell_seconds", "read_time", "number", lenient=True),
+)
+"""What EB-NeRD says of a request; the lists beside it are `EBNERD_LISTS`."""
+
+EBNERD_LISTS: Final = (
+    Column("item_id", "article_ids_inview", "integers", needed=True),
+    Column("chosen", "article_ids_clicked", "integers"),
+    Column("dwell_seconds", "next_read_time", "number", lenient=True),
+    Column("beyond_accuracy", "is_beyond_accuracy", "flag"),
+)
+
+EBNERD_HISTORY: Final = (
+    Column("user_id", "user_id", "integer", needed=True),
+    Column("item_id", "article_id_fixed", "integers", needed=True),
+    Column("clicked_at", "impression_time_fixed", "times", needed=True),
+    Column("dwell_seconds", "read_time_fixed", "numbers"),
+)
+
+EBNERD_ARTICLES: Final = (
+    Column("item_id", "article_id", "integer", needed=True),
+    Column("category", "category", "integer"),
+    Column("created_at", "published_time", "time", lenient=True),
+    Column("title", "title", "text"),
+    Column("premium", "premium", "flag"),
+    Column("article_type", "article_type", "text"),
+    Column("sentiment_score", "sentiment_score", "number", lenient=True),
+)
+
+EBNERD_TEXTS: Final = (Column("subtitle", "subtitle", "text"), Column("body", "body", "text"))
+"""Read to count their words."""
+
+MIND_REQUESTS: Final = (
+    Column("request_id", "impression_id", "integer", needed=True),
+    Column("user_id", "user_id", "text", needed=True),
+    Column("requested_at", "time", "past_us", needed=True),
+    Column("history", "history", "items"),
+    Column("slate", "impressions", "slate"),
+)
+
+MIND_ARTICLES: Final = (
+    Column("item_id", "news_id", "text", needed=True),
+    Column("category", "category", "text"),
+    Column("title", "title", "text"),
+    Column("subcategory", "subcategory", "text"),
+)
+
 OWN_KINDS: Final[dict[str, Kind]] = {
     "request_id": "id",
     "user_id": "id",
@@ -99,6 +189,7 @@ OWN_KINDS: Final[dict[str, Kind]] = {
     "created_at": "time",
     "clicked": "flag",
     "position": "small",
+    "slate_order": "small",
     "words": "small",
     "dwell_seconds": "number",
     "category": "value",
@@ -108,6 +199,9 @@ OWN_KINDS: Final[dict[str, Kind]] = {
     **dict.fromkeys(CONTEXT, "value"),
 }
 """Kinds of the columns that are known under their canonical names."""
+
+SLATE_ORDER: Final = ("position", "slate_order")
+"""Columns that say which place an item has in its slate: on the screen, or merely in the file, from 1."""
 
 LENIENT: Final = ("created_at", "words")
 """What an article can lose and still be an article."""
@@ -119,7 +213,7 @@ NEEDED: Final[dict[str, tuple[str, ...]]] = {
 }
 KNOWN: Final[dict[str, tuple[str, ...]]] = {
     "clicks": (*CLICK_KEY, *CONTEXT, "dwell_seconds"),
-    "impressions": (*NEEDED["impressions"], "position", *CONTEXT, "dwell_seconds"),
+    "impressions": (*NEEDED["impressions"], *SLATE_ORDER, *CONTEXT, "dwell_seconds"),
     "articles": ("item_id", "category", "created_at", "words", "publisher", "title", "embedding"),
 }
 """Columns of each canonical frame in their order; sources may add others through a mapping."""

@@ -11,6 +11,7 @@ from newsrec.data.globo import MATRIX
 from newsrec.data.log import Log
 from newsrec.data.schema import GLOBO_ARTICLES, TIANCHI_ARTICLES, TIANCHI_CLICKS, Column
 from newsrec.data.tianchi import ARTICLES, EMBEDDINGS, TRAIN
+from newsrec.data.write_slates import lost_in_ebnerd, lost_in_mind, write_ebnerd, write_mind
 from newsrec.errors import DataError, UsageError
 
 TEST: Final = "testA_click_log.csv"
@@ -32,7 +33,8 @@ def write_log(log: Log, path: Path | str, format: str, *, lossy: bool = False) -
 
     Raises:
         UsageError: An unknown format.
-        DataError: The format cannot hold ids that are text, or columns or frames that the log has.
+        DataError: The format cannot hold ids that are text, lacks impressions that it needs, or has no place for
+            columns or frames that the log has.
     """
     if format not in WRITERS:
         raise UsageError(f"format: one of {sorted(WRITERS)} expected, {format!r} found; pass another")
@@ -93,6 +95,8 @@ def write_table(log: Log, folder: Path) -> None:
 WRITERS: Final[dict[str, Callable[[Log, Path], None]]] = {
     "tianchi": write_tianchi,
     "globo": write_globo,
+    "ebnerd": write_ebnerd,
+    "mind": write_mind,
     "table": write_table,
 }
 """Format name -> writer."""
@@ -102,10 +106,14 @@ _HOLDS: Final[dict[str, tuple[tuple[Column, ...], tuple[Column, ...], bool]]] = 
     "globo": (TIANCHI_CLICKS, GLOBO_ARTICLES, False),
 }
 """Click columns, article columns, and whether held-out users have a place."""
+_LOST: Final[dict[str, Callable[[Log], list[str]]]] = {"ebnerd": lost_in_ebnerd, "mind": lost_in_mind}
+"""What formats with impressions have no place for."""
 
 
 def _lost(log: Log, format: str) -> list[str]:
     """What the format has no place for. Text ids in a format of integers are refused outright."""
+    if format in _LOST:
+        return _LOST[format](log)
     if format not in _HOLDS:
         return [] if log.held_out_users is None else ["held_out_users"]
     clicks, articles, holds_users = _HOLDS[format]

@@ -81,7 +81,8 @@ class TestHelp:
         train = flat(help_of(capsys, "train"))
         assert f"> {', '.join(FORMATS)}, or auto" in train
         assert f"by commas: {','.join(CHANNELS)}." in train
-        assert all(name in train for name in (*RANKERS, *OBJECTIVES, *VALIDATIONS))
+        assert all(name in train for name in (*OBJECTIVES, *VALIDATIONS))
+        assert all(re.search(rf"--ranker <[^>]*> [^\[]*{name}", train) for name in RANKERS)
         assert f"One of {', '.join(WRITERS)}." in help_of(capsys, "simulate")
 
     def test_defaults_are_those_of_the_library(self, capsys: Capture) -> None:
@@ -190,6 +191,11 @@ class TestWrongInput:
         assert err.endswith("\n")
         assert sorted(places["tmp"].rglob("*")) == before
 
+    def test_message_of_several_lines_becomes_one(self, tmp_path: Path, capsys: Capture) -> None:
+        code, _, err = told(capsys, "inspect", "--data", tmp_path / "two\nlines")
+        assert (code, err.count("\n")) == (2, 1)
+        assert f"expected at '{tmp_path}/two lines'" in err
+
     def test_exit_code_leaves_the_process(self, python: Python, tmp_path: Path) -> None:
         run = python("-m", "newsrec.inspect", "--data", tmp_path / "none")
         assert (run.returncode, run.stdout, run.stderr.count("\n")) == (2, "", 1)
@@ -272,7 +278,7 @@ def two_runs(
 
     def run(number: int) -> tuple[Path, CompletedProcess[str]]:
         out = folder / f"run-{number}"
-        words = ("--data", tables, "--params", params, "--out", out, "--seed", "4", "--integer-ids")
+        words = ("--data", tables, "--params", params, "--out", out, "--seed", "4", "--train-requests", "900")
         return out, python("-m", "newsrec.train", *words, "--ranker", "lgbm", **surroundings[number])
 
     with ThreadPoolExecutor(2) as pool:

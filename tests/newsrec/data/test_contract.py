@@ -11,11 +11,17 @@ from newsrec.data import FORMATS, WRITERS, Log, ReadOptions, log_from_frames, re
 from newsrec.errors import DataError, UsageError
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
+START_MS = 1_709_251_200_000
 INTEGERS = ReadOptions(integer_ids=True)
+OF_SLATES = ("ebnerd", "mind")
+"""Formats of impression logs; the others hold clicks alone."""
+OF_CLICKS = tuple(format for format in FORMATS if format not in OF_SLATES)
 
 
 def small_log(format: str, *, embeddings: bool = True) -> Log:
     """Ties, an article without metadata, one without a creation time, and what else the format can hold."""
+    if format in OF_SLATES:
+        return slate_log(format)
     n = 60
     clicks = pl.DataFrame(
         {
@@ -44,6 +50,44 @@ def small_log(format: str, *, embeddings: bool = True) -> Log:
     return log
 
 
+def slate_log(format: str) -> Log:
+    """Forty slates of five, ties in time, some without a click, and histories; ids and columns as the format has."""
+    mind = format == "mind"
+    shown = pl.DataFrame(
+        [(place, place % 7, START_MS + place // 2 * 61_000, row, place % 3) for place in range(40) for row in range(5)],
+        schema=["request_id", "user_id", "requested_at", "row", "device"],
+        orient="row",
+    )
+    item = 10 + (pl.col("request_id") * 3 + pl.col("row") * 4) % 11
+    shown = shown.select(
+        "request_id",
+        "user_id",
+        "requested_at",
+        item_id=item,
+        clicked=pl.col("row") == pl.col("request_id") % 7,
+        order=pl.col("row") + 1,
+        device="device",
+    )
+    # MIND has an order and no times: the last click of each history 60 days before the log, the others by minutes.
+    before = [START_MS - (60 * 24 * 60 + later) * 60_000 for later in (2, 1, 0)]
+    history = pl.DataFrame(
+        [(user, 10 + (user * 5 + place) % 11, at) for user in (0, 1, 3) for place, at in enumerate(before)],
+        schema=["user_id", "item_id", "clicked_at"],
+        orient="row",
+    )
+    logged = shown.filter("clicked").select("user_id", "item_id", "device", clicked_at="requested_at")
+    articles = pl.DataFrame({"item_id": range(10, 20), "title": [f"title {place}" for place in range(10)]})
+    if mind:
+        texts = [pl.format("U{}", "user_id").alias("user_id"), pl.format("N{}", "item_id").alias("item_id")]
+        shown, history, logged = (frame.with_columns(texts) for frame in (shown, history, logged))
+        articles = articles.with_columns(texts[1], category=pl.lit("news"))
+        shown, logged = shown.rename({"order": "slate_order"}).drop("device"), logged.drop("device")
+    else:
+        articles = articles.with_columns(category=pl.lit(3), created_at=pl.lit(START_MS - 5))
+        shown = shown.rename({"order": "position"})
+    return log_from_frames(pl.concat([history, logged], how="diagonal"), articles, shown, format=format)
+
+
 def frames_of(log: Log) -> dict[str, pl.DataFrame | None]:
     return {
         "clicks": log.clicks,
@@ -62,16 +106,20 @@ def assert_same_log(left: Log, right: Log) -> None:
 
 
 def data_files(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.iterdir()) if path.suffix in (".csv", ".parquet")]
+    return [path for path in sorted(folder.iterdir()) if path.suffix in (".csv", ".tsv", ".parquet")]
 
 
 def rewrite(path: Path, change: str) -> None:
     """Repeat or shuffle the rows of a file in place."""
-    is_csv = path.suffix == ".csv"
-    frame = pl.read_csv(path, infer_schema=False) if is_csv else pl.read_parquet(path)
-    changed = pl.concat([frame, frame]) if change == "twice" else frame.sample(fraction=1.0, shuffle=True, seed=1)
-    if is_csv:
-        changed.write_csv(path)
+    if path.suffix != ".parquet":
+        lines = path.read_text().splitlines(keepends=True)
+        header = lines[: path.suffix == ".csv"]
+        rows = pl.Series(lines[len(header) :])
+    else:
+        rows = pl.read_parquet(path)
+    changed = rows.clone().extend(rows) if change == "twice" else rows.sample(fraction=1.0, shuffle=True, seed=1)
+    if isinstance(changed, pl.Series):
+        path.write_text("".join([*header, *changed]))
     else:
         changed.write_parquet(path)
 
@@ -103,10 +151,12 @@ def test_repeated_or_shuffled_rows_change_nothing(format: str, change: str, tmp_
     after = read_log(tmp_path, format, options=INTEGERS)
     assert_same_log(before, after)
     assert before.fingerprint == after.fingerprint
-    assert after.intake.duplicate_clicks == (before.clicks.height if change == "twice" else 0)
+    # MIND gives a user's history with every row: it is one history however often it is told.
+    twice = before.clicks if format != "mind" else before.clicks.filter(pl.col("clicked_at") >= START)
+    assert after.intake.duplicate_clicks == (twice.height if change == "twice" else 0)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", OF_CLICKS)
 def test_rows_that_share_a_key_are_told_apart_by_value_not_by_place(format: str, tmp_path: Path) -> None:
     write_log(small_log(format), tmp_path, format)
     name = "train_click_log.csv" if format == "tianchi" else "clicks.parquet"
@@ -124,10 +174,31 @@ def test_rows_that_share_a_key_are_told_apart_by_value_not_by_place(format: str,
 def test_equal_data_has_one_fingerprint_in_every_format(tmp_path: Path) -> None:
     log = small_log("table")
     prints = set()
-    for format in WRITERS:
+    for format in OF_CLICKS:
         write_log(log, tmp_path / format, format)
         prints.add(read_log(tmp_path / format, format, options=INTEGERS).fingerprint)
     assert prints == {log.fingerprint}
+
+
+def test_equal_impressions_have_one_fingerprint_as_table_and_as_ebnerd(tmp_path: Path) -> None:
+    log = slate_log("ebnerd")
+    for format in ("table", "ebnerd"):
+        write_log(log, tmp_path / format, format)
+        assert read_log(tmp_path / format, format, options=INTEGERS).fingerprint == log.fingerprint
+
+
+@pytest.mark.parametrize("format", OF_SLATES)
+def test_impressions_come_in_order_of_time_and_slate(format: str, tmp_path: Path) -> None:
+    write_log(small_log(format), tmp_path, format)
+    for path in data_files(tmp_path):
+        rewrite(path, "shuffled")
+    shown = read_log(tmp_path, format).impressions
+    assert shown is not None
+    order = "slate_order" if format == "mind" else "position"
+    assert shown.select("requested_at", "request_id", order).equals(
+        shown.select("requested_at", "request_id", order).sort("requested_at", "request_id", order)
+    )
+    assert shown[order].to_list() == [1, 2, 3, 4, 5] * 40
 
 
 def test_any_changed_value_changes_the_fingerprint(tmp_path: Path) -> None:
@@ -165,6 +236,9 @@ def test_what_a_format_cannot_hold_is_refused_unless_the_loss_is_allowed(tmp_pat
     texts = log_from_frames(log.clicks.cast({"user_id": pl.String}))
     with pytest.raises(DataError, match="whole numbers expected, text found"):
         write_log(texts, tmp_path, "tianchi")
+    for format in OF_SLATES:
+        with pytest.raises(DataError, match="a log with impressions expected, one of clicks alone found"):
+            write_log(log, tmp_path, format)
 
 
 def test_unknown_format_names_the_known_ones(tmp_path: Path) -> None:
