@@ -235,13 +235,7 @@ class EventStore:
     def _last_clicks(self, user: Ints, time: Ints, category: Ints) -> dict[str, Ints]:
         """What `features.tables.follow` asks for."""
         if not self.tables or not len(self.tables["clicks"]):
-            nothing = np.full(len(user), NO_KEY)
-            return {
-                "item": nothing,
-                "time": np.full(len(user), NO_TIME),
-                "session_place": nothing,
-                "known": nothing * 0,
-            }
+            return _nothing_before(len(user))
         table, now = self.tables["clicks"], np.full(len(user), NEVER // 2)
         row = self.index("user").nth_latest("row", user, now, 0)
         return {

@@ -53,7 +53,7 @@ class Vocabulary:
 
 def _values(name: str, columns: list[pl.Series], min_clicks: int) -> pl.DataFrame:
     counted = [column.drop_nulls().value_counts(name="n").filter(pl.col("n") >= min_clicks) for column in columns]
-    values = pl.concat([frame.to_series(0) for frame in counted], how="vertical_relaxed").unique().sort()
+    values = pl.concat([frame.select(name) for frame in counted], how="vertical_relaxed").to_series().unique().sort()
     return pl.DataFrame(
         {"column": [name] * len(values), "value": values.cast(pl.String)},
         schema={"column": pl.String, "value": pl.String},

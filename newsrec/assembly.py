@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from features.build import build
-from features.catalog import Feature, columns_of, features_for
+from features.catalog import Feature, features_for, parts_of
 from features.events import EventStore
 from features.vocabulary import Vocabulary
 from newsrec.candidates import SamplingConfig, label, positive_ranks, propose, sample_negatives
@@ -70,8 +70,9 @@ class Assembly:
         clock = clock or Clock()
         with clock.time("recall"):
             fitted = {name: CHANNELS[name]().fit(store, settings) for name in channels}
-        known = vocabulary or Vocabulary.of(store.clicks)
-        features = features_for(channels, columns_of(store.clicks, store.articles) if feature_names is None else None)
+        known = vocabulary or Vocabulary.of(store.clicks, impressions=store.impressions)
+        has = parts_of(store.clicks, store.articles, store.impressions) if feature_names is None else None
+        features = features_for(channels, has)
         if feature_names is not None:
             features = _named(features, feature_names)
         return cls(store, fitted, known, features, list_length, clock)

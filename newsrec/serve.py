@@ -60,7 +60,7 @@ class Recommender:
     @property
     def known_until(self) -> int:
         """The instant after the last event that the state holds, ms."""
-        return int(self.store.time.max()) + 1 if len(self.store.time) else 0
+        return 0 if self.store.last_event is None else self.store.last_event + 1
 
     def with_log(self, clicks: object, articles: object) -> "Recommender":
         """The same model over other events.
@@ -218,7 +218,7 @@ class Recommender:
         if short.is_empty():
             return best.clear()
         row, place, _ = history(self.store, coded.user, coded.at)
-        seen = pl.DataFrame({"row": row, "item": self.store.sequences.item[place]})
+        seen = pl.DataFrame({"row": row, "item": self.store.tables["clicks"]["item"][place]})
         refresh = self.manifest["recall"]["settings"]["refresh_ms"]
         few = short["row"].to_numpy()
         moment = pl.Series("moment", coded.statistics_at[few] // refresh * refresh)
@@ -244,7 +244,8 @@ class Recommender:
     def _most_read(self, until: Any, at: np.ndarray, n: int) -> pl.DataFrame:
         """Articles by clicks before `until`, ms; at least `n` that exist at each moment of `at`, if there are."""
         store = self.store
-        read = np.bincount(store.item[store.time < until], minlength=store.n_items)
+        clicks = store.tables["clicks"]
+        read = np.bincount(clicks["item"][clicks["time"] < until], minlength=store.n_items)
         there = np.flatnonzero(store.exists_from < at.max())
         order = there[np.lexsort((there, -read[there]))]
         young = int((store.exists_from[there] >= at.min()).sum())

@@ -154,7 +154,7 @@ class ItemCF:
     def _tie(self, name: str) -> pl.Expr:
         """Order of the articles' ids, which breaks ties."""
         order = pl.Series(self._store.item_order)
-        return pl.col(name).map_batches(lambda items: order.gather(items), return_dtype=pl.Int64).alias("tie")
+        return pl.col(name).map_batches(order.gather, return_dtype=pl.Int64).alias("tie")
 
     def _chunks(self, asked: pl.DataFrame) -> list[pl.DataFrame]:
         """Cut between requests, so that no request is in two chunks; `asked` is in order of rows."""

@@ -9,7 +9,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from features.build import build
-from features.catalog import FEATURES, columns_of, features_for
+from features.catalog import FEATURES, parts_of, features_for
 from features.columns import TIME
 from features.events import EventStore
 from features.vocabulary import Vocabulary
@@ -162,7 +162,7 @@ def test_empty_log_still_describes() -> None:
 def test_log_without_options_gets_the_features_it_can_have() -> None:
     log, asked, candidates = world(6)
     clicks, articles = log.clicks.select("user_id", "item_id", "clicked_at"), log.articles.select("item_id")
-    features = features_for(CHANNELS, columns_of(clicks, articles))
+    features = features_for(CHANNELS, parts_of(clicks, articles))
     bare = build(candidates, asked, EventStore(clicks, articles), Vocabulary.of(clicks), features)
     whole = described(log, candidates, asked)
     assert_frame_equal(bare, whole.select(bare.columns))

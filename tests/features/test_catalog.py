@@ -6,9 +6,10 @@ import polars as pl
 import pytest
 
 from features import context, cross, item, recall, slate, user
-from features.catalog import FEATURES, Feature, columns_of, features_for
+from features.catalog import FEATURES, Feature, parts_of, features_for
 from features.columns import CONTEXT
-from features.facts import FACTS, WINDOWS
+from features.catalog import FACTS
+from features.facts import WINDOWS
 from newsrec.recall import CHANNELS
 from tests.factories import all_features, small_log
 
@@ -97,10 +98,10 @@ def test_log_without_options_still_has_most_features() -> None:
     assert len(features_for(CHANNELS, frozenset())) >= 30
 
 
-def test_columns_of_a_log_are_spelled_as_needs() -> None:
+def test_parts_of_a_log_are_spelled_as_needs() -> None:
     log = small_log()
-    assert columns_of(log.clicks, log.articles) >= {"clicks.device", "clicks.referrer", "articles.words"}
-    names = {f.name for f in features_for(CHANNELS, columns_of(log.clicks, log.articles))}
+    assert parts_of(log.clicks, log.articles) >= {"clicks.device", "clicks.referrer", "articles.words"}
+    names = {f.name for f in features_for(CHANNELS, parts_of(log.clicks, log.articles))}
     assert "last_device" in names
     assert "last_region" not in names
 

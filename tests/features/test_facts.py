@@ -6,7 +6,8 @@ import pytest
 
 from features.columns import DAY, HOUR, MINUTE
 from features.events import EventStore
-from features.facts import FACTS, WINDOWS, Rows, attach_facts
+from features.catalog import FACTS
+from features.facts import WINDOWS, Rows, attach_facts
 from features.vocabulary import Vocabulary
 from tests.factories import articles_of, candidates_for, clicks_of, ms, requests_for, requests_of, small_log
 
@@ -23,7 +24,7 @@ def facts(
     store = EventStore(clicks, articles_of([item]) if articles is None else articles)
     candidates = requests.select("request_id", pl.lit(item, pl.Int64).alias("item_id"))
     rows = Rows.of(candidates, requests, store, Vocabulary.of(clicks, min_clicks=1))
-    return attach_facts(rows, names).to_dict(as_series=False)
+    return attach_facts(FACTS, rows, names).to_dict(as_series=False)
 
 
 @pytest.mark.parametrize("window", ["5m", "15m", "1h", "3h", "12h", "48h"])
@@ -105,11 +106,11 @@ def test_each_fact_is_the_same_alone_and_among_all() -> None:
     store = EventStore(log.clicks, log.articles)
     rows = Rows.of(candidates, requests, store, Vocabulary.of(log.clicks, 2))
     names = [name for group in FACTS for name in group.names]
-    together = attach_facts(rows, set(names))
+    together = attach_facts(FACTS, rows, set(names))
     assert together.columns == names
     assert together.height == len(candidates)
     for name in names:
-        assert attach_facts(rows, {name})[name].equals(together[name], null_equal=True), name
+        assert attach_facts(FACTS, rows, {name})[name].equals(together[name], null_equal=True), name
 
 
 def test_rows_find_their_request_whatever_its_place() -> None:
@@ -119,8 +120,8 @@ def test_rows_find_their_request_whatever_its_place() -> None:
     store = EventStore(log.clicks, log.articles)
     vocabulary = Vocabulary.of(log.clicks)
     names = {name for group in FACTS for name in group.names}
-    one = attach_facts(Rows.of(candidates, requests, store, vocabulary), names)
-    other = attach_facts(Rows.of(candidates, requests.reverse(), store, vocabulary), names)
+    one = attach_facts(FACTS, Rows.of(candidates, requests, store, vocabulary), names)
+    other = attach_facts(FACTS, Rows.of(candidates, requests.reverse(), store, vocabulary), names)
     assert one.equals(other, null_equal=True)
 
 
@@ -131,7 +132,7 @@ def test_kept_rows_are_the_chosen_ones() -> None:
     rows = Rows.of(candidates, requests, EventStore(log.clicks, log.articles), Vocabulary.of(log.clicks))
     chosen = np.array([5, 1, 30])
     names = {"item_clicks_48h", "user_clicks", "words"}
-    assert attach_facts(rows.kept(chosen), names).equals(attach_facts(rows, names)[chosen], null_equal=True)
+    assert attach_facts(FACTS, rows.kept(chosen), names).equals(attach_facts(rows, names)[chosen], null_equal=True)
 
 
 def test_vocabulary_is_in_order_of_the_values_and_leaves_out_the_rare() -> None:

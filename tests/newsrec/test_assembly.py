@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from features.catalog import FEATURES, columns_of, features_for
+from features.catalog import FEATURES, parts_of, features_for
 from features.events import EventStore
 from features.vocabulary import Vocabulary
 from newsrec import assembly as module
@@ -64,7 +64,7 @@ class TestAssembly:
     def test_description_is_that_of_build(self) -> None:
         lists = proposed(LOG, TRAIN, SETTINGS)
         assembly = assembly_of()
-        wanted = [f.name for f in features_for(NAMES, columns_of(LOG.clicks, LOG.articles))]
+        wanted = [f.name for f in features_for(NAMES, parts_of(LOG.clicks, LOG.articles))]
         assert [f.name for f in assembly.features] == wanted
         expected = described(LOG, lists, TRAIN, assembly.vocabulary).select(wanted)
         assert bits(assembly.describe(lists, TRAIN)) == bits(expected)

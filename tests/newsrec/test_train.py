@@ -95,7 +95,7 @@ class TestWhatARunLeaves:
         assert manifest["validation"]["validation"] == "temporal"
         assert {"lightgbm", "numpy", "polars"} <= set(manifest["packages"])
 
-    def test_features_page_has_the_columns_of_the_model_in_order(self, trained: TrainResult) -> None:
+    def test_features_page_has_the_parts_of_the_model_in_order(self, trained: TrainResult) -> None:
         page = loaded(trained.run, "features.json")
         names = [row["name"] for row in page]
         assert names == loaded(trained.run, "manifest.json")["features"]
