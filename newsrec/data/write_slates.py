@@ -129,6 +129,8 @@ def lost_in_mind(log: Log) -> list[str]:
     lost = [f"{name} as a whole number" for name in NAMES if log.clicks.schema[name].is_integer()]
     lost += _unplaced("clicks", log.clicks, set(CLICK_KEY))
     lost += _unplaced("impressions", shown, {*NEEDED["impressions"], "slate_order"})
+    whole = shown.select((pl.col("requested_at").dt.truncate("1s") == pl.col("requested_at")).all()).item()
+    lost += [] if whole else ["milliseconds of impressions.requested_at"]
     texts = {name for name, dtype in log.articles.schema.items() if dtype == pl.String} | {"item_id"}
     lost += _unplaced("articles", log.articles, {c.name for c in MIND_ARTICLES} & texts)
     broken = [name for name in sorted(texts & set(log.articles.columns)) if _breaks(log.articles[name])]

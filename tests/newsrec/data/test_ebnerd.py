@@ -29,7 +29,7 @@ def behaviors(folder: Path, **columns: list[object]) -> Path:
         "scroll_percentage": [None, 100.0, None],
         "device_type": [2, 1, 2],
         "article_ids_inview": [[3, 1, 2], [5, 4], [1, 6]],
-        "article_ids_clicked": [[1], [4], []],
+        "article_ids_clicked": [[1], [4], None],
         "user_id": [8, 9, 8],
         "is_sso_user": [False, True, False],
         "is_subscriber": [True, False, True],
@@ -80,6 +80,7 @@ def test_slates_become_rows_in_their_order(tmp_path: Path) -> None:
         (20, 8, 1, 1, False),
         (20, 8, 6, 2, False),
     ]
+    assert not noted(log, "outside their slate")
     assert shown(log)["requested_at"][0] == AT.replace(tzinfo=UTC)
     of_page = shown(log).group_by("request_id", maintain_order=True).first()
     assert of_page["page_item_id"].to_list() == [None, 7, None]
@@ -170,6 +171,9 @@ def test_test_set_reads_with_nothing_clicked(tmp_path: Path) -> None:
     assert noted(log, "nothing counts as clicked")
     with pytest.raises(DataError, match=r"clicks: at least one expected to profile a log, none found beside 3 rows"):
         inspect_log(log)
+    pl.DataFrame({"article_id": [77]}).write_parquet(folder / "articles.parquet")
+    assert read_log(folder).articles["item_id"].to_list() == [77]
+    (folder / "articles.parquet").unlink()
     assert read_log(history(folder)).clicks.height == 2
 
 

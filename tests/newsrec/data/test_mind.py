@@ -98,6 +98,18 @@ def test_news_is_text_without_quoting(tmp_path: Path) -> None:
     assert noted(log, "articles: abstract, url, title_entities, abstract_entities are left out")
 
 
+def test_quotes_are_text_on_every_way_in(tmp_path: Path) -> None:
+    """Whole titles in quotes would lose them in the quick reader, stray ones would swallow lines in the slow one."""
+    tail = "\tAbstract\thttps://x\t[]\t[]\n"
+    whole = f'N1\tnews\tus\t"Whole"{tail}N5\tnews\tus\tPlain{tail}'
+    log = read_log(mind(tmp_path, news=whole))
+    assert log.articles["title"].to_list() == ['"Whole"', "Plain"]
+    stray = f'N6\tnews\tus\tStray "{tail}N7\tnews\tus\tPlain{tail}N8\tnews\tus\t"Another{tail}'
+    log = read_log(mind(tmp_path, news=whole + stray + "N9\tragged\n"), options=ALL)
+    assert log.articles["title"].to_list() == ['"Whole"', "Plain", 'Stray "', "Plain", '"Another']
+    assert log.intake.rows_quarantined == 1
+
+
 def test_test_set_reads_with_nothing_clicked(tmp_path: Path) -> None:
     bare = [row.replace("-0", "").replace("-1", "") for row in ROWS]
     log = read_log(mind(tmp_path, bare))
@@ -212,6 +224,18 @@ def test_ids_that_a_list_cannot_hold_are_refused(tmp_path: Path) -> None:
         click = pl.DataFrame({"user_id": ["u"], "item_id": [item], "clicked_at": [at]})
         with pytest.raises(DataError, match=expected):
             write_log(log_from_frames(click, impressions=slate), tmp_path, "mind", lossy=True)
+
+
+def test_times_that_seconds_cannot_hold_are_a_loss(tmp_path: Path) -> None:
+    log = read_log(mind(tmp_path))
+    half = pl.duration(milliseconds=500)
+    later = pl.when(pl.col("clicked_at") >= FIRST).then(pl.col("clicked_at") + half).otherwise("clicked_at")
+    clicks = log.clicks.with_columns(later)
+    moved = log_from_frames(clicks, impressions=shown(log).with_columns(pl.col("requested_at") + half), format="mind")
+    with pytest.raises(DataError) as caught:
+        write_log(moved, tmp_path, "mind")
+    lost = "['milliseconds of impressions.requested_at', 'users, items or times of 3 clicks']"
+    assert lost in str(caught.value)
 
 
 def test_titles_with_line_ends_are_a_loss(tmp_path: Path) -> None:
