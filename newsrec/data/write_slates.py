@@ -98,12 +98,12 @@ def lost_in_ebnerd(log: Log) -> list[str]:
 
 def _unlike_ebnerd(shown: pl.DataFrame) -> list[str]:
     """Columns whose values come back otherwise: places with gaps, dwell on the second click of a slate."""
-    order, dwell = pl.lit(True), pl.lit(True)
+    order = dwell = pl.len() > 0
     if "position" in shown.columns:
-        order = pl.col("position").cast(pl.Int64) == pl.int_range(1, pl.len() + 1)
+        order = (pl.col("position").cast(pl.Int64) == pl.int_range(1, pl.len() + 1)).all()
     if "dwell_seconds" in shown.columns:
         dwell = (pl.col("clicked").sum() < 2) | pl.col("dwell_seconds").is_null().all()
-    same = shown.group_by("request_id").agg(order.all().alias("position"), dwell.all().alias("dwell_seconds"))
+    same = shown.group_by("request_id").agg(order.alias("position"), dwell.alias("dwell_seconds"))
     return [
         f"impressions.{name} of {(~same[name]).sum()} requests"
         for name in ("position", "dwell_seconds")
