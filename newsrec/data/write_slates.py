@@ -98,12 +98,12 @@ def lost_in_ebnerd(log: Log) -> list[str]:
 
 def _unlike_ebnerd(shown: pl.DataFrame) -> list[str]:
     """Columns whose values come back otherwise: places with gaps, dwell on the second click of a slate."""
-    order, dwell = pl.lit(True), pl.lit(True)
+    order = dwell = pl.len() > 0
     if "position" in shown.columns:
-        order = pl.col("position").cast(pl.Int64) == pl.int_range(1, pl.len() + 1)
+        order = (pl.col("position").cast(pl.Int64) == pl.int_range(1, pl.len() + 1)).all()
     if "dwell_seconds" in shown.columns:
         dwell = (pl.col("clicked").sum() < 2) | pl.col("dwell_seconds").is_null().all()
-    same = shown.group_by("request_id").agg(order.all().alias("position"), dwell.all().alias("dwell_seconds"))
+    same = shown.group_by("request_id").agg(order.alias("position"), dwell.alias("dwell_seconds"))
     return [
         f"impressions.{name} of {(~same[name]).sum()} requests"
         for name in ("position", "dwell_seconds")
@@ -129,6 +129,8 @@ def lost_in_mind(log: Log) -> list[str]:
     lost = [f"{name} as a whole number" for name in NAMES if log.clicks.schema[name].is_integer()]
     lost += _unplaced("clicks", log.clicks, set(CLICK_KEY))
     lost += _unplaced("impressions", shown, {*NEEDED["impressions"], "slate_order"})
+    whole = shown.select((pl.col("requested_at").dt.truncate("1s") == pl.col("requested_at")).all()).item()
+    lost += [] if whole else ["milliseconds of impressions.requested_at"]
     texts = {name for name, dtype in log.articles.schema.items() if dtype == pl.String} | {"item_id"}
     lost += _unplaced("articles", log.articles, {c.name for c in MIND_ARTICLES} & texts)
     broken = [name for name in sorted(texts & set(log.articles.columns)) if _breaks(log.articles[name])]
