@@ -1,4 +1,7 @@
-"""Small logs made to be awkward: ties, repeats, cold users, articles without metadata and articles never clicked."""
+"""Small logs made to be awkward: ties, repeats, cold users, articles without metadata and articles never clicked.
+
+`small_log` has clicks and articles; `rich_log` has impressions, reading times, publishers and embeddings as well.
+"""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -67,11 +70,41 @@ def articles_of(
     return frame.with_columns(pl.Series("created_at", times, dtype=pl.Datetime("us", "UTC")).cast(TIME))
 
 
-def log_of(clicks: pl.DataFrame, articles: pl.DataFrame | None = None, held_out: Sequence[object] | None = None) -> Log:
-    """A log around two frames."""
+def impressions_of(
+    slates: Iterable[tuple[int | str, float, Sequence[int | str]]], first: int = 1_000, **context: Sequence[object]
+) -> pl.DataFrame:
+    """Canonical impressions from (user, minutes after the start, items shown), nothing clicked.
+
+    Args:
+        slates: One per request.
+        first: Number of the first request.
+        context: Columns with one value per request, such as `page_item_id`.
+    """
+    users, minutes, shown = zip(*slates, strict=True)
+    requests = pl.DataFrame(
+        {
+            "request_id": range(first, first + len(users)),
+            "user_id": users,
+            "requested_at": pl.Series([instant(m) for m in minutes]).cast(TIME),
+            "item_id": [list(items) for items in shown],
+            **context,
+        }
+    )
+    return requests.explode("item_id").with_columns(clicked=False)
+
+
+def log_of(
+    clicks: pl.DataFrame,
+    articles: pl.DataFrame | None = None,
+    held_out: Sequence[object] | None = None,
+    impressions: pl.DataFrame | None = None,
+) -> Log:
+    """A log around its frames."""
     held_out_users = None if held_out is None else pl.DataFrame({"user_id": held_out})
     articles = clicks.select("item_id").unique().sort("item_id") if articles is None else articles
-    return Log("made", clicks.sort("clicked_at", "user_id", "item_id"), articles, held_out_users=held_out_users)
+    shown = None if impressions is None else impressions.sort("requested_at", "request_id", "item_id")
+    ordered = clicks.sort("clicked_at", "user_id", "item_id")
+    return Log("made", ordered, articles, impressions=shown, held_out_users=held_out_users)
 
 
 def small_log(seed: int = 0, ids: str = "integer", n_clicks: int = 220, days: float = 2.5) -> Log:
@@ -104,9 +137,79 @@ def small_log(seed: int = 0, ids: str = "integer", n_clicks: int = 220, days: fl
     return log_of(*(_as_text(f) for f in (clicks, articles))) if ids == "string" else log_of(clicks, articles)
 
 
+ID_COLUMNS = ("user_id", "item_id", "page_item_id")
+PAGE_ONLY, SHOWN_ONLY = 200, 103
+"""An article that users only stand on, and one that is only shown; nothing else is known of either."""
+PAUSES = (0.0, 2.0, 7.5, 29.9, 30.0, 31.0, 240.0)
+"""Minutes between the requests of one user: the same instant, and both sides of the end of a session."""
+
+
+def rich_log(seed: int = 0, ids: str = "integer") -> Log:
+    """The small log with reading times (a third unknown), publishers, embeddings, and some 110 lists of 3 to 9 items.
+
+    Users 1 to 14 are shown lists at, before and after their clicks, some at the same instant, in sessions that pauses
+    on both sides of half an hour end; user 15 never clicks. Lists repeat what the user was shown. Every second list
+    stands below an article. Every sixth article has no embedding, article 6 one of zeros.
+    """
+    log = small_log(seed)
+    rng = np.random.default_rng(seed + 1_000)
+    dwell = [None if rng.random() < 0.3 else s / 10 for s in rng.integers(0, 9_000, len(log.clicks)).tolist()]
+    clicks = log.clicks.with_columns(pl.Series("dwell_seconds", dwell, dtype=pl.Float32))
+    articles = _with_publisher_and_embedding(log.articles, rng)
+    impressions = _impressions(log, rng)
+    frames = (clicks, articles, impressions)
+    clicks, articles, impressions = (_as_text(f) for f in frames) if ids == "string" else frames
+    return log_of(clicks, articles, impressions=impressions)
+
+
+def _with_publisher_and_embedding(articles: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
+    items = articles["item_id"].to_list()
+    vectors = [None if i % 6 == 1 else [0.0] * 4 if i == 6 else rng.normal(size=4).tolist() for i in items]
+    return articles.with_columns(
+        pl.Series("publisher", [("north", "south", None)[i % 3] for i in items]),
+        pl.Series("embedding", vectors, dtype=pl.Array(pl.Float32, 4)),
+    )
+
+
+def _impressions(log: Log, rng: np.random.Generator) -> pl.DataFrame:
+    pool = [*range(1, 25), 100, 101, 102, SHOWN_ONLY]
+    read = log.clicks.select("user_id", "item_id", "clicked_at").rows()
+    slates, pages, clicked = [], [], []
+    for user in range(1, 16):
+        own = [(item, (t - START).total_seconds() / 60) for u, item, t in read if u == user]
+        moment = float(rng.integers(0, 40)) * 15
+        for _ in range(int(rng.integers(5, 10))):
+            if own and rng.random() < 0.5:
+                moment = own[int(rng.integers(len(own)))][1]  # a list at the very instant of a click
+            slate = set(rng.choice(pool, int(rng.integers(2, 9)), replace=False, p=_popular(len(pool))).tolist())
+            here = {item for item, at in own if at == moment}
+            slates.append((user, moment, sorted(slate | here)[:9] if len(slate) > 2 else [1, 2, 3]))
+            clicked.append(here)
+            pages.append(int(rng.choice([*pool[:8], PAGE_ONLY])) if rng.random() < 0.5 else None)
+            moment += float(rng.choice(PAUSES))
+    frame = impressions_of(
+        slates,
+        device=rng.choice(np.array(DEVICES, dtype=object), len(slates)).tolist(),
+        is_subscriber=rng.random(len(slates)) < 0.3,
+        page_item_id=pl.Series(pages, dtype=pl.Int64),
+        here=[sorted(items) for items in clicked],
+    )
+    # Numbers of requests must not be in the order of time.
+    number = dict(zip(range(1_000, 1_000 + len(slates)), (1_000 + rng.permutation(len(slates))).tolist(), strict=True))
+    return frame.with_columns(
+        pl.col("item_id").is_in(pl.col("here")).alias("clicked"), pl.col("request_id").replace_strict(number)
+    ).drop("here")
+
+
+def _popular(n: int) -> np.ndarray:
+    """So that the same articles are shown again and again."""
+    weight = 1 / np.arange(1, n + 1)
+    return weight / weight.sum()
+
+
 def _as_text(frame: pl.DataFrame) -> pl.DataFrame:
     """Ids as text whose order is not that of the numbers."""
-    return frame.with_columns(pl.format("n{}", pl.col(name)) for name in ("user_id", "item_id") if name in frame)
+    return frame.with_columns(pl.format("n{}", pl.col(name)) for name in ID_COLUMNS if name in frame.columns)
 
 
 def requests_of(rows: Iterable[tuple[object, float, float]]) -> pl.DataFrame:
@@ -125,6 +228,9 @@ def requests_of(rows: Iterable[tuple[object, float, float]]) -> pl.DataFrame:
 def requests_for(log: Log, n: int = 40, seed: int = 0, stale_minutes: float = 0) -> pl.DataFrame:
     """Requests at the log's own instants and between them, of clickers and of a stranger, before and after the log.
 
+    Of a log with impressions, as many at its lists, and with context: a device, one nobody knows, and the article that
+    the user stands on, every ninth unknown to everybody.
+
     Args:
         log: With at least one click.
         n: Number of requests at clicks; six more are added.
@@ -138,7 +244,24 @@ def requests_for(log: Log, n: int = 40, seed: int = 0, stale_minutes: float = 0)
     rows = list(zip(users, at, strict=True))
     rows += [(users[0], -60.0), (users[0], 9_000.0), (users[1], 900.0), (users[2], 1_800.5)]
     rows += [(stranger, 1_800.0), (stranger, 0.0)]
-    return requests_of((user, minutes, minutes - stale_minutes) for user, minutes in rows)
+    if log.impressions is not None:
+        shown = log.impressions.unique("request_id").sort("request_id").sample(n, seed=seed)
+        rows += [(u, (t - START).total_seconds() / 60) for u, t in shown.select("user_id", "requested_at").iter_rows()]
+    requests = requests_of((user, minutes, minutes - stale_minutes) for user, minutes in rows)
+    return requests if log.impressions is None else requests.with_columns(_context(log, len(requests), seed))
+
+
+def _context(log: Log, n: int, seed: int) -> list[pl.Series]:
+    rng = np.random.default_rng(seed)
+    assert log.impressions is not None
+    stranger = UNKNOWN_ITEM if log.clicks["item_id"].dtype.is_integer() else "nothing"
+    known = log.impressions["page_item_id"].drop_nulls().unique().sort().to_list()
+    pages = [None if i % 2 else stranger if i % 9 == 0 else known[int(rng.integers(len(known)))] for i in range(n)]
+    return [
+        pl.Series("device", rng.choice(np.array([*DEVICES, "watch"], dtype=object), n).tolist()),
+        pl.Series("is_subscriber", rng.random(n) < 0.5),
+        pl.Series("page_item_id", pages, dtype=log.clicks["item_id"].dtype),
+    ]
 
 
 def candidates_for(log: Log, requests: pl.DataFrame, per_request: int = 9, seed: int = 0) -> pl.DataFrame:
@@ -146,7 +269,10 @@ def candidates_for(log: Log, requests: pl.DataFrame, per_request: int = 9, seed:
     rng = np.random.default_rng(seed)
     text = log.clicks["item_id"].dtype == pl.String
     stranger = "nothing" if text else UNKNOWN_ITEM
-    items = [*pl.concat([log.articles["item_id"], log.clicks["item_id"]]).unique().sort(), stranger]
+    shown = (
+        [] if log.impressions is None else [log.impressions["item_id"], log.impressions["page_item_id"].drop_nulls()]
+    )
+    items = [*pl.concat([log.articles["item_id"], log.clicks["item_id"], *shown]).unique().sort(), stranger]
     rows = [
         (request, items[i], rank + 1)
         for request in requests["request_id"]
@@ -161,15 +287,20 @@ def candidates_for(log: Log, requests: pl.DataFrame, per_request: int = 9, seed:
     return frame.with_columns(pl.col("recall_rank").cast(pl.UInt16)).with_columns(**scores)
 
 
+def store_of(log: Log) -> EventStore:
+    """Everything the log has."""
+    return EventStore(log.clicks, log.articles, log.impressions)
+
+
 def fitted(log: Log, settings: RecallSettings = SHALLOW) -> tuple[EventStore, dict[str, Channel]]:
     """The log's store and every channel fitted on it."""
-    store = EventStore(log.clicks, log.articles)
+    store = store_of(log)
     return store, {name: make().fit(store, settings) for name, make in CHANNELS.items()}
 
 
 def recalled(log: Log, name: str, requests: pl.DataFrame, settings: RecallSettings = SHALLOW) -> pl.DataFrame:
     """What one channel proposes, in raw ids: `request_id, item_id, score, rank`, sorted by request and rank."""
-    store = EventStore(log.clicks, log.articles)
+    store = store_of(log)
     found = CHANNELS[name]().fit(store, settings).recall(RecallRequests.of(requests, store))
     return found.select(
         requests["request_id"].gather(found["row"]).alias("request_id"),
@@ -194,8 +325,8 @@ def described(
     log: Log, candidates: pl.DataFrame, requests: pl.DataFrame, vocabulary: Vocabulary | None = None
 ) -> pl.DataFrame:
     """Every feature of the candidates, beside `request_id` and `item_id`."""
-    known = vocabulary or Vocabulary.of(log.clicks, min_clicks=2)
-    store = EventStore(log.clicks, log.articles)
+    known = vocabulary or Vocabulary.of(log.clicks, 2, log.impressions)
+    store = store_of(log)
     rows = candidates.filter("kept") if "kept" in candidates.columns else candidates
     return rows.select("request_id", "item_id").hstack(build(candidates, requests, store, known, all_features()))
 

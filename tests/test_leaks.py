@@ -250,7 +250,7 @@ class Bestseller:
         return pl.DataFrame()
 
     def recall(self, requests: RecallRequests) -> pl.DataFrame:
-        n = np.bincount(self.store.item, minlength=self.store.n_items)
+        n = np.bincount(self.store.tables["clicks"]["item"], minlength=self.store.n_items)
         best = np.argsort(-n, kind="stable")[:5]
         return pl.DataFrame({"item": best, "score": n[best]})
 

@@ -9,7 +9,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from features.build import build
-from features.catalog import FEATURES, parts_of, features_for
+from features.catalog import FEATURES, features_for, parts_of
 from features.columns import TIME
 from features.events import EventStore
 from features.vocabulary import Vocabulary

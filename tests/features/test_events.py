@@ -76,7 +76,7 @@ def test_columns_that_the_log_lacks_are_unknown_everywhere() -> None:
     assert set(store.created.tolist()) == {NO_TIME}
     assert set(store.words.tolist()) == set(store.category.tolist()) == {-1}
     assert store.context("device", np.array([0])) is None
-    assert len(store.of_category) == len(store.of_category_transition) == 0
+    assert len(store.index("category")) == len(store.index("category_transition")) == len(store.index("exposure")) == 0
 
 
 def test_sequences_are_by_time_and_then_item() -> None:
@@ -89,13 +89,14 @@ def test_sequences_are_by_time_and_then_item() -> None:
         (1, 10),
         (1, 99),
     ]
-    assert store.clicks["item_id"].gather(s.order).to_list() == [12, 10, 11, 10, 99]
+    assert s.time.tolist() == [ms(1), ms(5), ms(5), ms(5), ms(8)]
 
 
 def test_context_is_that_of_the_click_at_the_place() -> None:
     context = made().context("device", np.array([0, -1, 4, 2]))
     assert context is not None
     assert context.to_list() == ["d", None, "e", "b"]
+    assert context.name == "device"
     assert made().context("item_id", np.array([0])) is None
 
 
@@ -103,10 +104,10 @@ def test_transition_is_a_move_to_another_article() -> None:
     store = EventStore(clicks_of([(1, 7, 0.0), (1, 7, 1.0), (1, 8, 2.0), (2, 8, 2.0)]), articles_of([7]))
     seven, eight = np.array([0]), np.array([1])
     after = np.array([ms(2) + 1])
-    assert store.of_transition.counts(store.pair_key(seven, eight), after, (None,))[0].tolist() == [1]
-    assert store.of_transition.counts(store.pair_key(seven, seven), after, (None,))[0].tolist() == [0]
-    assert store.of_departure.counts(seven, after, (None,))[0].tolist() == [1]
-    assert store.of_departure.counts(seven, after - 1, (None,))[0].tolist() == [0]
+    assert store.index("transition").counts(store.pair_key(seven, eight), after, (None,))[0].tolist() == [1]
+    assert store.index("transition").counts(store.pair_key(seven, seven), after, (None,))[0].tolist() == [0]
+    assert store.index("departure").counts(seven, after, (None,))[0].tolist() == [1]
+    assert store.index("departure").counts(seven, after - 1, (None,))[0].tolist() == [0]
 
 
 def test_pair_key_is_unique_and_unknown_with_either_half() -> None:
@@ -124,7 +125,7 @@ def test_history_equals_a_loop(ids: str, last: int | None) -> None:
     asked = requests_for(log)
     row, place, age = history(store, codes_of(asked["user_id"], store.users), milliseconds(asked["requested_at"]), last)
     found = [
-        (r, store.items[int(store.sequences.item[p])], a)
+        (r, store.items[int(store.tables["clicks"]["item"][p])], a)
         for r, p, a in zip(row.tolist(), place.tolist(), age.tolist(), strict=True)
     ]
     expected = [

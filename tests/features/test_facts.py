@@ -4,9 +4,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from features.catalog import FACTS
 from features.columns import DAY, HOUR, MINUTE
 from features.events import EventStore
-from features.catalog import FACTS
 from features.facts import WINDOWS, Rows, attach_facts
 from features.vocabulary import Vocabulary
 from tests.factories import articles_of, candidates_for, clicks_of, ms, requests_for, requests_of, small_log
@@ -27,7 +27,7 @@ def facts(
     return attach_facts(FACTS, rows, names).to_dict(as_series=False)
 
 
-@pytest.mark.parametrize("window", ["5m", "15m", "1h", "3h", "12h", "48h"])
+@pytest.mark.parametrize("window", ["5m", "15m", "1h", "3h", "6h", "12h", "24h", "48h"])
 def test_click_counts_from_just_after_it_until_its_window_is_over(window: str) -> None:
     length = WINDOWS[window] / MINUTE
     moment = [0.0, 1 / 60_000, length, length + 1 / 60_000]
@@ -37,7 +37,8 @@ def test_click_counts_from_just_after_it_until_its_window_is_over(window: str) -
 
 def test_windows_are_as_long_as_their_names() -> None:
     unit = {"m": MINUTE, "h": HOUR}
-    assert {name: int(name[:-1]) * unit[name[-1]] for name in WINDOWS} == WINDOWS
+    expected = {name: None if name == "all" else int(name[:-1]) * unit[name[-1]] for name in WINDOWS}
+    assert expected == WINDOWS
 
 
 def test_statistics_stop_at_their_own_border_and_the_own_clicks_do_not() -> None:
@@ -132,7 +133,9 @@ def test_kept_rows_are_the_chosen_ones() -> None:
     rows = Rows.of(candidates, requests, EventStore(log.clicks, log.articles), Vocabulary.of(log.clicks))
     chosen = np.array([5, 1, 30])
     names = {"item_clicks_48h", "user_clicks", "words"}
-    assert attach_facts(FACTS, rows.kept(chosen), names).equals(attach_facts(rows, names)[chosen], null_equal=True)
+    assert attach_facts(FACTS, rows.kept(chosen), names).equals(
+        attach_facts(FACTS, rows, names)[chosen], null_equal=True
+    )
 
 
 def test_vocabulary_is_in_order_of_the_values_and_leaves_out_the_rare() -> None:
