@@ -46,7 +46,7 @@ class Articles:
             np.full(n_items, NO_KEY, np.int64),
             np.full(n_items, NO_KEY, np.int64),
             None,
-            *(Ids.of(frame[name] if name in frame.columns else pl.Series(dtype=pl.Int64)) for name in GROUPS),
+            *(Ids.of(frame[name] if name in frame.columns else pl.Series(dtype=pl.Null)) for name in GROUPS),
         )
         return known._with(frame, codes)
 
@@ -86,7 +86,7 @@ class Articles:
     def _group(self, frame: pl.DataFrame, name: str, known: Ids, codes: Ints, old: Ints) -> tuple[Ids, Ints]:
         if name not in frame.columns:
             return known, old
-        grown = Ids.of(frame[name]) if not len(known) else known.extended(frame[name])
+        grown = known.extended(frame[name])
         return grown, _put(old, codes, grown.codes(frame[name]), NO_KEY)
 
 

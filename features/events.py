@@ -63,6 +63,7 @@ class EventStore:
         self.first_click = np.full(len(self._users), NEVER, np.int64)
         self._context_ids = {name: Ids.of(clicks[name]) for name in CONTEXT if name in clicks.columns}
         self._indices: dict[str, EventIndex] = {}
+        self._line = object()
         self.tables: dict[str, Table] = {}
         rows = self._click_rows(clicks)
         self.tables["clicks"] = Table.of(rows)
@@ -86,8 +87,8 @@ class EventStore:
             articles: Canonical articles; a null leaves what was known of a known article.
             impressions: Canonical impressions, distinct by request and item.
         """
-        new_clicks = None if clicks is None else self._unknown(clicks, "user_item", "clicked_at")
-        new_shown = None if impressions is None else self._unknown(impressions, "user_exposure", "requested_at")
+        new_clicks = None if clicks is None else clicks.filter(~self._has(clicks, "user_item", "clicked_at"))
+        new_shown = None if impressions is None else self._unknown_shown(impressions)
         given = {"clicks": new_clicks, "articles": articles, "impressions": new_shown}
         more = {name: frame for name, frame in given.items() if frame is not None and frame.height}
         if not more:
@@ -98,6 +99,10 @@ class EventStore:
         if self._cannot_grow(more) or not grown._grow(self, more):
             return EventStore(*grown._whole_frames())
         return grown
+
+    def grew_from(self, older: "EventStore") -> bool:
+        """Whether codes of the older one have the same meaning here."""
+        return self is older or self._line is older._line
 
     @property
     def clicks(self) -> pl.DataFrame:
@@ -291,11 +296,24 @@ class EventStore:
             np.minimum.at(self.first_seen, rows["item"], rows["time"])
         np.minimum.at(self.first_click, clicks["user"], clicks["time"])
 
-    def _unknown(self, events: pl.DataFrame, index: str, time: str) -> pl.DataFrame:
-        """Only the events that the store does not have."""
+    def _unknown_shown(self, shown: pl.DataFrame) -> pl.DataFrame:
+        """Only the exposures that the store does not have."""
+        there = self._has(shown, "user_exposure", "requested_at")
+        if not there.any():
+            return shown
+        # Two lists of one user at one instant may show the same article; only their numbers tell them from a repeat.
+        key = ["request_id", "item_id"]
+        instants = shown.filter(there)["requested_at"].unique()
+        known = _concat(
+            f.filter(pl.col("requested_at").is_in(instants.implode())).select(key) for f in self._frames["impressions"]
+        )
+        return shown.join(known, on=key, how="anti", maintain_order="left")
+
+    def _has(self, events: pl.DataFrame, index: str, time: str) -> pl.Series:
+        """Whether the user met the article at that very instant."""
         key = self.pair_key(self.user_codes(events["user_id"]), self.item_codes(events["item_id"]))
         at = milliseconds(events[time])
-        return events.filter(pl.Series(self.index(index).counts_since(key, at, at + 1) == 0))
+        return pl.Series(self.index(index).counts_since(key, at, at + 1) > 0)
 
     def _cannot_grow(self, more: Mapping[str, pl.DataFrame]) -> bool:
         late = [

@@ -77,6 +77,8 @@ class Ids:
 
     def extended(self, ids: pl.Series) -> "Ids":
         """With those of the ids that are new, which get the next codes in ascending order of the id."""
+        if self.values.dtype == pl.Null:
+            return Ids.of(ids)
         ids = ids.cast(self.values.dtype).drop_nulls().unique().sort()
         new = ids.filter(pl.Series(self.codes(ids) < 0))
         if new.is_empty():
