@@ -28,12 +28,12 @@ def last(column: str) -> pl.Expr:
 
 def on_page() -> pl.Expr:
     """Whether the list stands below an article and not on a front page. 0 or 1."""
-    return pl.col("page_code").is_not_null()
+    return pl.col("on_page")
 
 
 def is_page() -> pl.Expr:
     """Whether the candidate is the article that the user is on. 0 or 1, null on a front page. Nobody opens it again."""
-    return pl.col("item_code") == pl.col("page_code")
+    return pl.col("is_page")
 
 
 def same_category_as_page() -> pl.Expr:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from features.articles import Articles, milliseconds
-from features.columns import CONTEXT
+from features.columns import CONTEXT, SECOND
 from features.ids import Ids, codes_of
 from features.indices import CHANCE_UNIT, INDICES
 from features.tables import NO_DWELL, Table, follow
@@ -233,7 +233,7 @@ class EventStore:
             "opens_session": told["opens_session"],
             "session_place": told["session_place"],
             "new_category": told["new_kind"],
-            "dwell": np.full(len(user), NO_DWELL) if dwell is None else _whole_seconds(dwell),
+            "dwell": np.full(len(user), NO_DWELL) if dwell is None else _lengths(dwell),
             **{name: _codes(ids, ordered, name) for name, ids in self._context_ids.items()},
         }
 
@@ -418,8 +418,9 @@ def _codes(ids: Ids, frame: pl.DataFrame, name: str) -> Ints:
     return ids.codes(frame[name]) if name in frame.columns else np.full(frame.height, NO_KEY)
 
 
-def _whole_seconds(dwell: pl.Series) -> Ints:
-    return dwell.cast(pl.Float64).fill_nan(None).round(0).cast(pl.Int64).fill_null(NO_DWELL).to_numpy()
+def _lengths(seconds: pl.Series) -> Ints:
+    """Whole milliseconds: rounded to seconds, a reading would be known before it ends."""
+    return (seconds.cast(pl.Float64).fill_nan(None) * SECOND).round(0).cast(pl.Int64).fill_null(NO_DWELL).to_numpy()
 
 
 def _concat(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:

@@ -83,7 +83,7 @@ def user_item_clicks() -> pl.Expr:
 
 
 def user_item_passed_over() -> pl.Expr:
-    """Exposures of the article to the user that were not clicked. >= 0."""
+    """Exposures of the article to the user beyond the clicks on it. >= 0. What is passed over is not wanted."""
     return pl.max_horizontal(pl.col("user_item_exposures_all") - pl.col("user_item_clicks_all"), pl.lit(0))
 
 

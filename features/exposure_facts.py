@@ -3,6 +3,7 @@
 from typing import Final
 
 import numpy as np
+import polars as pl
 
 from features.columns import REQUEST_CONTEXT
 from features.events import take
@@ -68,11 +69,18 @@ def _repeated(rows: Rows, wanted: tuple[str, ...]) -> Facts:
 
 
 def _page(rows: Rows, wanted: tuple[str, ...]) -> Facts:
-    page = _page_of(rows)[rows.row]
+    # By id, not by code: a store that does not know the article yet must say the same as one that does.
+    kind = rows.store.items.dtype
+    pages = (
+        rows.requests["page_item_id"]
+        if "page_item_id" in rows.requests.columns
+        else pl.repeat(None, len(rows.at), eager=True)
+    )
+    page = pages.cast(kind, strict=False).gather(rows.row)
     return {
-        "page_code": known_numbers(page),
-        "page_category_code": known_numbers(take(rows.store.category, page, NO_KEY)),
-        "item_code": known_numbers(rows.item),
+        "on_page": page.is_not_null(),
+        "is_page": rows.item_ids.cast(kind, strict=False) == page,
+        "page_category_code": known_numbers(take(rows.store.category, _page_of(rows)[rows.row], NO_KEY)),
     }
 
 
@@ -132,15 +140,15 @@ EXPOSURE_FACTS: Final[tuple[FactGroup, ...]] = (
     ),
     FactGroup(("session_item_exposures",), _session_exposures, needs=NEEDS),
     FactGroup(tuple(f"repeated_{n}" for n in LAST_REQUESTS), _repeated, needs=NEEDS),
-    FactGroup(("page_code", "page_category_code", "item_code"), _page, needs=("impressions.page_item_id",)),
+    FactGroup(("on_page", "is_page", "page_category_code"), _page, needs=("impressions.page_item_id",)),
     counted(("page_transitions_36h",), "transition", _page_move, needs=("impressions.page_item_id",)),
     counted(("item_visits_1h", "item_visits_24h"), "visit", lambda r: r.item, needs=("impressions.page_item_id",)),
     counted(("item_readings_24h", "item_readings_all"), "reading", lambda r: r.item, needs=("clicks.dwell_seconds",)),
     counted(
-        ("item_seconds_24h", "item_seconds_all"),
+        ("item_read_ms_24h", "item_read_ms_all"),
         "reading",
         lambda r: r.item,
-        value="seconds",
+        value="ms",
         needs=("clicks.dwell_seconds",),
     ),
     counted(
@@ -152,11 +160,11 @@ EXPOSURE_FACTS: Final[tuple[FactGroup, ...]] = (
         needs=("clicks.dwell_seconds",),
     ),
     counted(
-        ("user_seconds_all",),
+        ("user_read_ms_all",),
         "user_reading",
         lambda r: r.user,
         own=True,
-        value="seconds",
+        value="ms",
         per_request=True,
         needs=("clicks.dwell_seconds",),
     ),

@@ -59,6 +59,8 @@ class Rows:
     """Request of each candidate, shape (n_candidates,)."""
     item: Ints
     """Article code of each candidate; -1 for one that the store does not know."""
+    item_ids: pl.Series
+    """Article id of each candidate, for what must not depend on whether the store knows it."""
 
     @classmethod
     def of(cls, candidates: pl.DataFrame, requests: pl.DataFrame, store: EventStore, vocabulary: Vocabulary) -> "Rows":
@@ -72,11 +74,12 @@ class Rows:
             milliseconds(requests["statistics_at"]),
             codes_of(candidates["request_id"], requests["request_id"]),
             store.item_codes(candidates["item_id"]),
+            candidates["item_id"],
         )
 
     def kept(self, keep: Ints) -> "Rows":
         """The same requests with only some of the candidates."""
-        return replace(self, row=self.row[keep], item=self.item[keep])
+        return replace(self, row=self.row[keep], item=self.item[keep], item_ids=self.item_ids[keep])
 
     def click(self, age: int) -> Ints:
         """Row in the clicks table of the user's last click (age 0), the one before (1), ... per request; -1 if none."""

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.articles import NO_WORDS
-from features.columns import HOUR, MINUTE, SECOND
+from features.columns import HOUR, MINUTE
 from features.windows import NO_KEY, Ints, decay_weights
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ TASTE_HALF_LIFE: Final = 7 * 24 * HOUR
 """Half-life of a reader's taste for a category or publisher, ms."""
 
 CHANCE_UNIT: Final = 1_000_000
-"""An exposure among n others counts 1 / n chance of a click, in millionths."""
+"""An exposure in a list of n articles counts 1 / n chance of a click, in whole millionths (cut off)."""
 
 
 @dataclass(frozen=True)
@@ -103,14 +103,14 @@ INDICES: Final[dict[str, Index]] = {
     "reading": Index(
         "clicks",
         lambda s, r: np.where(r["dwell"] >= 0, r["item"], NO_KEY),
-        lambda s, r: {"seconds": np.maximum(r["dwell"], 0)},
-        lambda r: r["time"] + np.maximum(r["dwell"], 0) * SECOND,
+        lambda s, r: {"ms": np.maximum(r["dwell"], 0)},
+        lambda r: r["time"] + np.maximum(r["dwell"], 0),
     ),
     "user_reading": Index(
         "clicks",
         lambda s, r: np.where(r["dwell"] >= 0, r["user"], NO_KEY),
-        lambda s, r: {"seconds": np.maximum(r["dwell"], 0)},
-        lambda r: r["time"] + np.maximum(r["dwell"], 0) * SECOND,
+        lambda s, r: {"ms": np.maximum(r["dwell"], 0)},
+        lambda r: r["time"] + np.maximum(r["dwell"], 0),
     ),
     # exposures: known at the request
     "exposure": Index("shown", lambda s, r: r["item"], lambda s, r: {"chance": r["chance"]}),

@@ -27,7 +27,10 @@ def session_item_exposures() -> pl.Expr:
 
 
 def repeated(requests: str) -> pl.Expr:
-    """How often the article was in the user's last {requests} lists. >= 0. Falls where lists are fresh."""
+    """How often the article was in the user's last {requests} lists. >= 0. Falls where lists are fresh.
+
+    Lists of one instant have no order: they are among the last together.
+    """
     return pl.col(f"repeated_{requests}")
 
 

@@ -6,6 +6,7 @@ list, before any negative is left out.
 
 import polars as pl
 
+from features.arithmetic import ratio
 from features.columns import HOUR
 from features.exposure import item_lift
 
@@ -32,8 +33,7 @@ def slate_rank(signal: str) -> pl.Expr:
 
 def slate_share(signal: str) -> pl.Expr:
     """Share of the request's sum of {signal}. 0..1, null where the sum is 0."""
-    whole = pl.col(signal).sum().over(REQUEST)
-    return pl.when(whole > 0).then(pl.col(signal) / whole)
+    return ratio(pl.col(signal), pl.col(signal).sum().over(REQUEST))
 
 
 def slate_distance(signal: str) -> pl.Expr:
@@ -47,10 +47,11 @@ def slate_lift_rank() -> pl.Expr:
 
 
 def slate_lift_share() -> pl.Expr:
-    """Share of the request's sum of clicks against blind choice within a day. 0..1."""
+    """Share of the request's sum of clicks against blind choice within a day. 0..1, null where the sum is 0."""
     # In whole thousandths: a sum of floats would depend on the order of the candidates.
     whole = (_lift() * 1_000).round().cast(pl.Int64)
-    return whole / whole.sum().over(REQUEST)
+    # An article shown some thousand times without a click rounds to 0, and so may all of a request.
+    return ratio(whole, whole.sum().over(REQUEST))
 
 
 def slate_lift_distance() -> pl.Expr:

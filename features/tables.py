@@ -15,7 +15,7 @@ ROOM: Final = 1.25
 """A full column moves to a place so many times as long."""
 
 NO_DWELL: Final = -1
-"""Seconds of a reading that nobody measured."""
+"""Length of a reading that nobody measured, ms."""
 
 
 class Growing:

@@ -269,9 +269,8 @@ def candidates_for(log: Log, requests: pl.DataFrame, per_request: int = 9, seed:
     rng = np.random.default_rng(seed)
     text = log.clicks["item_id"].dtype == pl.String
     stranger = "nothing" if text else UNKNOWN_ITEM
-    shown = (
-        [] if log.impressions is None else [log.impressions["item_id"], log.impressions["page_item_id"].drop_nulls()]
-    )
+    frame = log.clicks.clear() if log.impressions is None else log.impressions
+    shown = [frame[name].drop_nulls() for name in ("item_id", "page_item_id") if name in frame.columns]
     items = [*pl.concat([log.articles["item_id"], log.clicks["item_id"], *shown]).unique().sort(), stranger]
     rows = [
         (request, items[i], rank + 1)
