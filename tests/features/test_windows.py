@@ -7,10 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.windows import (
+    DECAY_BLOCK,
+    FEW_QUERIES,
     NO_KEY,
     NO_TIME,
     SESSION_PAUSE_MS,
     EventIndex,
+    decay_weights,
     first_of_its_kind,
     grid_before,
     previous_in_sequence,
@@ -75,6 +78,145 @@ def test_sums_equal_a_loop(events: list[tuple[int, int]], questions: list[tuple[
         for key, at in questions
     ]
     assert [column.tolist() for column in found] == [expected]
+
+
+@given(events=EVENTS, questions=QUESTIONS, since=st.integers(-5, 40))
+def test_counts_since_equal_a_loop(events: list[tuple[int, int]], questions: list[tuple[int, int]], since: int) -> None:
+    keys, at = asked_of(questions)
+    starts = since + np.arange(len(keys)) % 7
+    found = index_of(events, FAR).counts_since(keys, starts + FAR, at + FAR)
+    expected = [
+        count((t for k, t in events if k == key), int(start), moment)
+        for (key, moment), start in zip(questions, starts, strict=True)
+    ]
+    assert found.tolist() == expected
+
+
+@given(events=EVENTS, questions=QUESTIONS, age=st.integers(0, 3))
+def test_nth_latest_equals_a_loop(events: list[tuple[int, int]], questions: list[tuple[int, int]], age: int) -> None:
+    found = index_of(events).nth_latest("worth", *asked_of(questions), age)
+    expected = [newest_of(events, key, at)[age : age + 1] or [-1] for key, at in questions]
+    assert [[value] for value in found.tolist()] == expected
+
+
+@given(events=EVENTS, questions=QUESTIONS, last=st.sampled_from([None, 1, 3]))
+def test_newest_first_equals_a_loop(
+    events: list[tuple[int, int]], questions: list[tuple[int, int]], last: int | None
+) -> None:
+    row, value, age = index_of(events).newest_first("worth", *asked_of(questions), last)
+    expected = [
+        (number, worth, back)
+        for number, (key, at) in enumerate(questions)
+        for back, worth in enumerate(newest_of(events, key, at)[:last])
+    ]
+    assert list(zip(row.tolist(), value.tolist(), age.tolist(), strict=True)) == expected
+
+
+def asked_of(questions: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+    return ints(*(k for k, _ in questions)), ints(*(t for _, t in questions))
+
+
+def newest_of(events: list[tuple[int, int]], key: int, at: int) -> list[int]:
+    """Worth of a key's events before a moment, newest first."""
+    return [k * 10 + t for k, t in sorted(events, key=lambda event: -event[1]) if k == key and t < at]
+
+
+HALF_LIFE = 5
+
+
+@given(events=EVENTS, at=st.lists(st.integers(-5, 400), min_size=1, max_size=9), shift=st.sampled_from([0, FAR]))
+def test_decayed_sum_is_what_the_halves_add_up_to(events: list[tuple[int, int]], at: list[int], shift: int) -> None:
+    """Also across the borders of blocks, every 80 here; far events may be left out."""
+    found = decaying(events, shift).decayed("weight", ints(*[2] * len(at)), ints(*at) + shift, HALF_LIFE)
+    expected = [sum(2 ** (-(moment - t) / HALF_LIFE) for k, t in events if k == 2 and t < moment) for moment in at]
+    assert found == pytest.approx(expected, rel=1e-5, abs=len(events) * 2.0**-DECAY_BLOCK)
+
+
+def test_event_counts_half_after_a_half_life_and_nothing_at_its_instant() -> None:
+    at = ints(100, 105, 110, 115) + FAR
+    found = decaying([(2, 100)], FAR).decayed("weight", ints(2, 2, 2, 2), at, HALF_LIFE)
+    assert found.tolist() == pytest.approx([0, 0.5, 0.25, 0.125], rel=1e-5)
+
+
+def decaying(events: list[tuple[int, int]], shift: int) -> EventIndex:
+    key, time = ints(*(k for k, _ in events)), ints(*(t + shift for _, t in events))
+    return EventIndex(key, time, {"weight": decay_weights(time, HALF_LIFE)})
+
+
+BATCHES = st.lists(st.lists(st.tuples(st.integers(-1, 4), st.integers(0, 200)), max_size=12), min_size=1, max_size=12)
+
+
+@given(batches=BATCHES, questions=QUESTIONS, shift=st.sampled_from([0, FAR]), many=st.booleans(), huge=st.booleans())
+def test_grown_index_answers_as_one_made_at_once(
+    batches: list[list[tuple[int, int]]], questions: list[tuple[int, int]], shift: int, many: bool, huge: bool
+) -> None:
+    """At whatever times the batches lie, empty ones and unknown keys among them, few questions or many."""
+    grown, whole = grown_and_whole(batches, shift, huge)
+    key, at = (np.resize(column, FEW_QUERIES + 50) if many else column for column in asked_of(questions))
+    key, at = keyed(key, huge), at * 5 + shift
+    assert len(grown) == len(whole)
+    for one, other in zip(grown.counts(key, at, (3, 40, None)), whole.counts(key, at, (3, 40, None)), strict=True):
+        assert one.tolist() == other.tolist()
+    for one, other in zip(grown.sums("row", key, at, (9, None)), whole.sums("row", key, at, (9, None)), strict=True):
+        assert one.tolist() == other.tolist()
+    assert grown.counts_since(key, at - 7, at).tolist() == whole.counts_since(key, at - 7, at).tolist()
+    assert grown.latest(key, at).tolist() == whole.latest(key, at).tolist()
+    one, other = (index.decayed("weight", key, at, HALF_LIFE) for index in (grown, whole))
+    assert one.tobytes() == other.tobytes()
+
+
+@given(batches=BATCHES, questions=QUESTIONS, age=st.integers(0, 4), last=st.sampled_from([None, 1, 4]))
+def test_index_that_grew_in_order_of_time_knows_the_same_newest(
+    batches: list[list[tuple[int, int]]], questions: list[tuple[int, int]], age: int, last: int | None
+) -> None:
+    ordered = [[(k, t + 1_000 * number) for k, t in batch] for number, batch in enumerate(batches)]
+    grown, whole = grown_and_whole(ordered, FAR)
+    key, at = asked_of(questions)
+    at = at * 300 + FAR
+    assert grown.nth_latest("row", key, at, age).tolist() == whole.nth_latest("row", key, at, age).tolist()
+    one, other = (index.newest_first("row", key, at, last) for index in (grown, whole))
+    assert [c.tolist() for c in one] == [c.tolist() for c in other]
+
+
+def grown_and_whole(
+    batches: list[list[tuple[int, int]]], shift: int, huge: bool = False
+) -> tuple[EventIndex, EventIndex]:
+    rows = [(keyed(ints(*(k for k, _ in b)), huge), ints(*(t for _, t in b)) + shift) for b in batches]
+    starts = np.cumsum([0, *(len(key) for key, _ in rows)])
+    parts = [
+        (key, time, {"row": start + np.arange(len(key)), "weight": decay_weights(time, HALF_LIFE)})
+        for (key, time), start in zip(rows, starts[:-1], strict=True)
+    ]
+    grown = EventIndex(*parts[0])
+    for part in parts[1:]:
+        grown = grown.extended(*part)
+    names = ("row", "weight")
+    values = {name: np.concatenate([p[2][name] for p in parts]) for name in names}
+    return grown, EventIndex(np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]), values)
+
+
+def keyed(key: np.ndarray, huge: bool) -> np.ndarray:
+    """Keys of pairs may be so large that they are made dense."""
+    return np.where(key > 0, key + 2**61, key) if huge else key
+
+
+def test_index_that_grows_stays_as_it_was() -> None:
+    index = index_of([(1, 10)])
+    grown = index.extended(ints(1), ints(20), {"worth": ints(5)})
+    assert index.counts(ints(1), ints(99), (None,))[0].tolist() == [1]
+    assert grown.counts(ints(1), ints(99), (None,))[0].tolist() == [2]
+    assert index.extended(ints(NO_KEY), ints(20), {"worth": ints(5)}) is index
+
+
+def test_growing_costs_what_is_added() -> None:
+    """Few segments, and a large one is left alone while small ones come."""
+    index = EventIndex(np.arange(10_000), np.arange(10_000))
+    first = index._segments[0]
+    for moment in range(100):
+        index = index.extended(ints(moment), ints(20_000 + moment))
+    assert index._segments[0] is first
+    assert len(index._segments) < 6
+    assert len(index) == 10_100
 
 
 @given(events=EVENTS, seed=st.integers(0, 5))
