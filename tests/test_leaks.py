@@ -26,7 +26,18 @@ from newsrec.recall import CHANNELS, Channel, RecallRequests, RecallSettings
 from newsrec.split import SplitConfig, split_log
 from newsrec.train import TrainResult
 from tests.conftest import FEW_TREES
-from tests.factories import IDS, SHALLOW, all_features, bits, candidates_for, proposed, requests_for, small_log
+from tests.factories import (
+    IDS,
+    SHALLOW,
+    all_features,
+    bits,
+    candidates_for,
+    proposed,
+    requests_for,
+    rich_log,
+    small_log,
+    store_of,
+)
 
 ROOT = Path(__file__).parents[1]
 View = Callable[[Log], pl.DataFrame]
@@ -34,17 +45,50 @@ View = Callable[[Log], pl.DataFrame]
 
 
 def deleted(log: Log, at: pl.Expr) -> Log:
-    return replace(log, clicks=log.clicks.filter(pl.col("clicked_at") < at))
+    """Nothing of the future: no click, no list, and no reading that lasts on."""
+    clicks = log.clicks.filter(pl.col("clicked_at") < at)
+    return replace(with_readings(log, clicks, at, pl.lit(None)), impressions=shown(log, pl.col("requested_at") < at))
+
+
+def shown(log: Log, keep: pl.Expr) -> pl.DataFrame | None:
+    return None if log.impressions is None else log.impressions.filter(keep)
+
+
+def with_readings(log: Log, clicks: pl.DataFrame, at: pl.Expr, seconds: pl.Expr) -> Log:
+    """The log with these clicks, and another length of those that are still being read at the instant."""
+    if "dwell_seconds" not in clicks.columns:
+        return replace(log, clicks=clicks)
+    length = pl.col("dwell_seconds")
+    ends = pl.col("clicked_at") + pl.duration(milliseconds=(length.cast(pl.Float64) * 1_000).round())
+    return replace(log, clicks=clicks.with_columns(pl.when(ends < at).then(length).otherwise(seconds.cast(pl.Float32))))
+
+
+def read_on(log: Log, at: pl.Expr) -> Log:
+    """What is still being read is read for another while."""
+    return with_readings(log, log.clicks, at, pl.col("dwell_seconds") * 2 + 3_600)
 
 
 def appended(log: Log, at: pl.Expr) -> Log:
-    """Every reader clicks every article at the very instant and a minute later, and so do strangers."""
+    """Every reader clicks and is shown every article at the very instant and a minute later, and so do strangers."""
     users = pl.concat([log.clicks["user_id"].unique().sort(), stranger(log.clicks["user_id"])])
     items = pl.concat([log.articles["item_id"], log.clicks["item_id"]]).unique().sort()
     every = users.to_frame().join(pl.concat([items, stranger(items)]).to_frame("item_id"), how="cross")
     late = [every.with_columns((at + pl.duration(minutes=m)).cast(TIME).alias("clicked_at")) for m in (0, 1)]
     context = pl.lit("never seen before").alias("device")
-    return replace(log, clicks=pl.concat([log.clicks, *(f.with_columns(context) for f in late)], how="diagonal"))
+    clicks = pl.concat([log.clicks, *(f.with_columns(context) for f in late)], how="diagonal")
+    if log.impressions is None:
+        return replace(log, clicks=clicks)
+    lists = (
+        pl.concat(late)
+        .rename({"clicked_at": "requested_at"})
+        .with_columns(
+            pl.struct("user_id", "requested_at").rank("dense").cast(pl.Int64).alias("request_id") + 10**6,
+            pl.col("item_id").first().over("user_id", "requested_at").alias("page_item_id"),
+            clicked=True,
+            device=pl.lit("never seen before"),
+        )
+    )
+    return replace(log, clicks=clicks, impressions=pl.concat([log.impressions, lists], how="diagonal"))
 
 
 def stranger(ids: pl.Series) -> pl.Series:
@@ -60,13 +104,32 @@ def changed(log: Log, at: pl.Expr) -> Log:
     names = [name for name in log.clicks.columns if name != "clicked_at"]
     mixed = future.with_columns(log.clicks[name][rng.integers(0, len(log.clicks), len(future))] for name in names)
     later = mixed.with_columns(pl.col("clicked_at") + pl.duration(milliseconds=17))
-    return replace(log, clicks=pl.concat([past, later]))
+    clicks = pl.concat([past, later])
+    return replace(log, clicks=clicks, impressions=other_lists(log, at, rng))
+
+
+def other_lists(log: Log, at: pl.Expr, rng: np.random.Generator) -> pl.DataFrame | None:
+    """Later lists go to other readers, on other pages, with other articles."""
+    if log.impressions is None:
+        return None
+    time = pl.col("requested_at")
+    past, future = log.impressions.filter(time < at), log.impressions.filter(time >= at)
+    of_request = future.unique("request_id", maintain_order=True).select("request_id", "requested_at")
+    drawn = log.impressions[rng.integers(0, len(log.impressions), len(of_request))]
+    context = drawn.select("user_id", "page_item_id", "device", "is_subscriber")
+    requests = of_request.with_columns(time + pl.duration(milliseconds=17)).hstack(context)
+    items = future.select("request_id", log.impressions["item_id"][rng.integers(0, len(log.impressions), len(future))])
+    lists = items.unique(maintain_order=True).join(requests, on="request_id", maintain_order="left")
+    return pl.concat([past, lists.with_columns(clicked=True).select(past.columns)])
 
 
 def moved_to_the_instant(log: Log, at: pl.Expr) -> Log:
-    time = pl.col("clicked_at")
-    moved = pl.when(time >= at).then(at).otherwise(time).cast(TIME)
-    return replace(log, clicks=log.clicks.with_columns(moved.alias("clicked_at")))
+    def moved(frame: pl.DataFrame, name: str) -> pl.DataFrame:
+        time = pl.col(name)
+        return frame.with_columns(pl.when(time >= at).then(at).otherwise(time).cast(TIME).alias(name))
+
+    lists = None if log.impressions is None else moved(log.impressions, "requested_at")
+    return replace(log, clicks=moved(log.clicks, "clicked_at"), impressions=lists)
 
 
 def published(log: Log, at: pl.Expr) -> Log:
@@ -77,13 +140,14 @@ def published(log: Log, at: pl.Expr) -> Log:
 
 
 def unpublished(log: Log, at: pl.Expr) -> Log:
-    """Articles that come later, and that nobody has clicked yet, do not come at all."""
-    known = log.clicks.filter(pl.col("clicked_at") < at)["item_id"].unique().to_list()
-    kept = (pl.col("created_at") < at) | pl.col("created_at").is_null() | pl.col("item_id").is_in(known)
+    """Articles that come later, and that nobody has clicked or was shown yet, do not come at all."""
+    met = shown(log, pl.col("requested_at") < at)
+    known = {*log.clicks.filter(pl.col("clicked_at") < at)["item_id"], *([] if met is None else met["item_id"])}
+    kept = (pl.col("created_at") < at) | pl.col("created_at").is_null() | pl.col("item_id").is_in(list(known))
     return replace(log, articles=log.articles.filter(kept))
 
 
-FUTURES: Final = (deleted, appended, changed, moved_to_the_instant, published, unpublished)
+FUTURES: Final = (deleted, read_on, appended, changed, moved_to_the_instant, published, unpublished)
 
 
 def seen(view: View, log: Log, at: pl.Expr) -> set[str]:
@@ -99,22 +163,22 @@ def seen(view: View, log: Log, at: pl.Expr) -> set[str]:
 
 def feature_view(asked: pl.DataFrame, candidates: pl.DataFrame, vocabulary: Vocabulary) -> View:
     def view(log: Log) -> pl.DataFrame:
-        return build(candidates, asked, EventStore(log.clicks, log.articles), vocabulary, all_features())
+        return build(candidates, asked, store_of(log), vocabulary, all_features())
 
     return view
 
 
 def recall_view(make: Callable[[], Channel], asked: pl.DataFrame) -> View:
     def view(log: Log) -> pl.DataFrame:
-        store = EventStore(log.clicks, log.articles)
+        store = store_of(log)
         found = make().fit(store, SHALLOW).recall(RecallRequests.of(asked, store))
         return found.with_columns(store.items.gather(found["item"]).alias("item"))
 
     return view
 
 
-def each_request(log: Log, seed: int, stale: float = 0, n: int = 12) -> list[tuple[pl.DataFrame, pl.Expr]]:
-    """Requests one by one with their own moment; most stand at the instant of a click."""
+def each_request(log: Log, seed: int, stale: float = 0, n: int = 6) -> list[tuple[pl.DataFrame, pl.Expr]]:
+    """Requests one by one with their own moment; most stand at the instant of a click or of a list."""
     asked = requests_for(log, n, seed, stale)
     return [(asked[i], pl.lit(asked["requested_at"][i]).cast(TIME)) for i in range(len(asked))]
 
@@ -130,21 +194,21 @@ def known_before(log: Log, asked: pl.DataFrame, at: pl.Expr, seed: int) -> pl.Da
 @pytest.mark.parametrize(("seed", "ids", "stale"), [(0, IDS[0], 0), (1, IDS[1], 0), (2, IDS[0], 150)])
 class TestTheFuture:
     def test_changes_no_feature(self, seed: int, ids: str, stale: float) -> None:
-        log = small_log(seed, ids)
-        vocabulary = Vocabulary.of(log.clicks, min_clicks=2)
+        log = rich_log(seed, ids)
+        vocabulary = Vocabulary.of(log.clicks, 2, log.impressions)
         for asked, at in each_request(log, seed, stale):
             assert not seen(feature_view(asked, known_before(log, asked, at, seed), vocabulary), log, at)
 
     @pytest.mark.parametrize("name", CHANNELS)
     def test_changes_no_recall(self, name: str, seed: int, ids: str, stale: float) -> None:
-        log = small_log(seed, ids)
+        log = rich_log(seed, ids)
         for asked, at in each_request(log, seed, stale):
             assert not seen(recall_view(CHANNELS[name], asked), log, at)
 
     def test_changes_no_merged_list_nor_its_description(self, seed: int, ids: str, stale: float) -> None:
-        log = small_log(seed, ids)
-        vocabulary = Vocabulary.of(log.clicks, min_clicks=2)
-        for asked, at in each_request(log, seed, stale, n=4):
+        log = rich_log(seed, ids)
+        vocabulary = Vocabulary.of(log.clicks, 2, log.impressions)
+        for asked, at in each_request(log, seed, stale, n=3):
 
             def view(other: Log, asked: pl.DataFrame = asked) -> pl.DataFrame:
                 lists = proposed(other, asked)
@@ -154,13 +218,17 @@ class TestTheFuture:
 
 
 def test_statistics_that_are_frozen_see_no_other_reader_after_their_border() -> None:
-    """Between `statistics_at` and the request, only the reader's own clicks are known."""
-    log = small_log(3)
-    vocabulary = Vocabulary.of(log.clicks, min_clicks=2)
+    """Between `statistics_at` and the request, only what the reader clicked and was shown is known."""
+    log = rich_log(3)
+    vocabulary = Vocabulary.of(log.clicks, 2, log.impressions)
     for asked, _ in each_request(log, 3, stale=600):
         reader = pl.col("user_id") == asked["user_id"][0]
         border = pl.lit(asked["statistics_at"][0]).cast(TIME)
-        less = replace(log, clicks=log.clicks.filter(reader | (pl.col("clicked_at") < border)))
+        less = replace(
+            log,
+            clicks=log.clicks.filter(reader | (pl.col("clicked_at") < border)),
+            impressions=shown(log, reader | (pl.col("requested_at") < border)),
+        )
         views = [feature_view(asked, candidates_for(log, asked), vocabulary)]
         views += [recall_view(make, asked) for make in CHANNELS.values()]
         for view in views:
@@ -169,10 +237,11 @@ def test_statistics_that_are_frozen_see_no_other_reader_after_their_border() -> 
 
 @pytest.mark.parametrize("ids", IDS)
 def test_order_of_rows_and_of_ties_changes_nothing(ids: str) -> None:
-    log = small_log(4, ids)
+    log = rich_log(4, ids)
     asked = requests_for(log)
     candidates = candidates_for(log, asked)
-    vocabulary = Vocabulary.of(log.clicks, min_clicks=2)
+    vocabulary = Vocabulary.of(log.clicks, 2, log.impressions)
+    assert log.impressions is not None
     assert log.clicks.select("user_id", "clicked_at").is_duplicated().any()
     for view in (
         feature_view(asked, candidates, vocabulary),
@@ -180,8 +249,9 @@ def test_order_of_rows_and_of_ties_changes_nothing(ids: str) -> None:
     ):
         expected = bits(view(log))
         for seed in range(3):
-            clicks, articles = (f.sample(fraction=1, shuffle=True, seed=seed) for f in (log.clicks, log.articles))
-            assert bits(view(replace(log, clicks=clicks, articles=articles))) == expected
+            frames = {"clicks": log.clicks, "articles": log.articles, "impressions": log.impressions}
+            shuffled = {name: f.sample(fraction=1, shuffle=True, seed=seed) for name, f in frames.items()}
+            assert bits(view(replace(log, **shuffled))) == expected
 
 
 def test_test_period_changes_no_row_that_is_trained_on() -> None:
@@ -208,11 +278,29 @@ class TestTheCheckItself:
 
     @pytest.mark.parametrize("change", FUTURES)
     def test_changes_are_changes_and_leave_the_past_alone(self, change: Callable[[Log, pl.Expr], Log]) -> None:
-        log = small_log(0)
+        log = rich_log(0)
         at = pl.lit(log.clicks["clicked_at"][40]).cast(TIME)
         other = change(log, at)
-        assert deleted(other, at).clicks.select(log.clicks.columns).equals(deleted(log, at).clicks)
-        assert not (other.clicks.equals(log.clicks) and other.articles.equals(log.articles))
+        for name in ("clicks", "impressions"):
+            before, after = (getattr(deleted(one, at), name) for one in (log, other))
+            assert after.select(before.columns).equals(before)
+        same = [getattr(other, name).equals(getattr(log, name)) for name in ("clicks", "impressions", "articles")]
+        assert not all(same)
+        assert same[1] == (change in (read_on, published, unpublished))
+
+    def test_finds_a_feature_that_looks_at_later_lists(self) -> None:
+        log = rich_log(0)
+
+        def view_of(asked: pl.DataFrame, candidates: pl.DataFrame) -> View:
+            def view(other: Log) -> pl.DataFrame:
+                assert other.impressions is not None
+                counted = other.impressions.group_by("item_id").agg(pl.len().alias("ever"))
+                return candidates.join(counted, on="item_id", how="left", maintain_order="left").select("ever")
+
+            return view
+
+        found = [seen(view_of(asked, known_before(log, asked, at, 0)), log, at) for asked, at in each_request(log, 0)]
+        assert {f"{change.__name__}: ever" for change in (deleted, appended, changed)} <= set().union(*found)
 
     @pytest.mark.parametrize("reach", [timedelta(0), timedelta(days=9)], ids=["the instant itself", "everything"])
     def test_finds_a_feature_that_looks_ahead(self, reach: timedelta) -> None:
