@@ -116,13 +116,20 @@ def golden(name: str, *times: str) -> pl.DataFrame:
     return frame.with_columns(pl.col(t).str.to_datetime("%Y-%m-%dT%H:%M", time_zone="UTC").cast(TIME) for t in times)
 
 
-def test_golden_page() -> None:
-    """Twelve clicks, four candidates, every feature: a value that changes here changes the scores of every model."""
-    log = log_of(golden("clicks", "clicked_at"), golden("articles", "created_at"))
+def golden_page() -> pl.DataFrame:
+    vector = pl.col("embedding").str.split(" ").cast(pl.List(pl.Float32)).list.to_array(2)
+    articles = golden("articles", "created_at").with_columns(vector)
+    log = log_of(golden("clicks", "clicked_at"), articles, impressions=golden("impressions", "requested_at"))
     rows = golden("candidates", "requested_at")
-    asked = rows.select("request_id", "user_id", "requested_at", statistics_at="requested_at").unique("request_id")
-    found = described(log, rows, asked, Vocabulary.of(log.clicks, min_clicks=1)).drop("request_id", "item_id")
-    page = found.transpose(include_header=True, header_name="feature", column_names=rows["column"])
+    context = ("user_id", "requested_at", "device", "page_item_id")
+    asked = rows.select("request_id", *context, statistics_at="requested_at").unique("request_id")
+    found = described(log, rows, asked, Vocabulary.of(log.clicks, 1, log.impressions)).drop("request_id", "item_id")
+    return found.transpose(include_header=True, header_name="feature", column_names=rows["column"])
+
+
+def test_golden_page() -> None:
+    """Twelve clicks, five lists, four candidates, every feature: a value that changes here changes every model."""
+    page = golden_page()
     expected = pl.read_csv(GOLDEN / "features.csv", schema_overrides=page.schema)
     assert_frame_equal(page, expected, rel_tol=1e-5, abs_tol=0)
 
