@@ -4,6 +4,7 @@ A feature is a function without arguments whose name is the column's; a family i
 Its first docstring line says what it means. Which facts it needs is read off its expression.
 """
 
+import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,6 +37,8 @@ class Feature:
     categorical: bool = False
     needs: tuple[str, ...] = ()
     """Parts of the log that it cannot do without, besides those of its facts."""
+    text: str = ""
+    """All that its docstring says, in one paragraph; `meaning` is the first line of it."""
 
     @cached_property
     def roots(self) -> frozenset[str]:
@@ -55,7 +58,7 @@ class Feature:
 
 
 def _plain(family: Family, *functions: Callable[[], pl.Expr], needs: tuple[str, ...] = ()) -> tuple[Feature, ...]:
-    return tuple(Feature(f.__name__, family, f(), _first_line(f), needs=needs) for f in functions)
+    return tuple(Feature(f.__name__, family, f(), _first_line(f), needs=needs, text=_text(f)) for f in functions)
 
 
 def _over(
@@ -69,14 +72,20 @@ def _over(
 ) -> tuple[Feature, ...]:
     """A family of one function: `name` is a format string that takes the argument."""
     argument_name = function.__code__.co_varnames[0]
+
+    def filled(text: str, argument: str) -> str:
+        # "In the last all" is no English.
+        return re.sub(r" (in|of) the last all\b", " so far", text.format(**{argument_name: argument}))
+
     return tuple(
         Feature(
             name.format(argument),
             family,
             function(argument),
-            _first_line(function).format(**{argument_name: argument}),
+            filled(_first_line(function), argument),
             categorical,
             needs,
+            filled(_text(function), argument),
         )
         for argument in arguments
     )
@@ -84,6 +93,10 @@ def _over(
 
 def _first_line(function: Callable[..., pl.Expr]) -> str:
     return (function.__doc__ or "").strip().splitlines()[0]
+
+
+def _text(function: Callable[..., pl.Expr]) -> str:
+    return " ".join((function.__doc__ or "").split())
 
 
 FEATURES: Final[tuple[Feature, ...]] = (
@@ -113,6 +126,7 @@ FEATURES: Final[tuple[Feature, ...]] = (
         exposure.item_click_rate_trend_1h_24h,
         exposure.item_minutes_since_exposure,
     ),
+    *_over("exposure", exposure.item_list_length, exposure.LENGTH_WINDOWS, "item_list_length_{}"),
     *_over("exposure", exposure.item_visits, exposure.VISIT_WINDOWS, "item_visits_{}"),
     *_over("exposure", exposure.user_item_exposures, exposure.OWN_WINDOWS, "user_item_exposures_{}"),
     *_plain(
@@ -136,6 +150,7 @@ FEATURES: Final[tuple[Feature, ...]] = (
         session.user_requests_24h,
         session.user_visits,
         session.user_minutes_since_request,
+        session.last_list_length,
         session.user_clicks_per_request,
     ),
     *_plain(
@@ -185,8 +200,11 @@ FEATURES: Final[tuple[Feature, ...]] = (
     *_over("slate", slate.slate_rank, slate.EXPOSURE_SIGNALS, "{}_slate_rank", needs=IMPRESSIONS),
     *_over("slate", slate.slate_share, slate.EXPOSURE_SIGNALS, "{}_slate_share", needs=IMPRESSIONS),
     *_over("slate", slate.slate_distance, slate.EXPOSURE_SIGNALS, "{}_slate_distance", needs=IMPRESSIONS),
+    *_over("slate", slate.slate_depth_rank, slate.DEPTHS, "slate_depth_rank_{}"),
+    *_over("slate", slate.slate_depth_distance, slate.DEPTHS, "slate_depth_distance_{}"),
     *_plain(
         "slate",
+        slate.slate_longer_than_last,
         slate.slate_lift_rank,
         slate.slate_lift_share,
         slate.slate_lift_distance,

@@ -264,7 +264,8 @@ class EventStore:
         chance = CHANCE_UNIT // np.repeat(length, length) if len(length) else np.zeros(0, np.int64)
         page = ordered["page_item_id"] if "page_item_id" in ordered.columns else None
         pages = np.full(len(user), NO_KEY) if page is None else self.item_codes(page)
-        shown = {"user": user, "item": self.item_codes(ordered["item_id"]), "time": time, "chance": chance}
+        item = self.item_codes(ordered["item_id"])
+        shown = {"user": user, "item": item, "time": time, "chance": chance, "length": np.repeat(length, length)}
         return shown, self._request_rows(user[starts], time[starts], length, pages[starts])
 
     def _request_rows(self, user: Ints, time: Ints, length: Ints, page: Ints) -> dict[str, Ints]:
@@ -376,7 +377,7 @@ class EventStore:
         return self.clicks, self.articles, self.impressions
 
 
-SHOWN: Final = ("user", "item", "time", "chance")
+SHOWN: Final = ("user", "item", "time", "chance", "length")
 REQUESTS: Final = ("row", "user", "time", "page", "shown", "opens_session", "session_place", "session_start")
 
 

@@ -5,11 +5,12 @@ In the public evidence (EB-NeRD without features from the future) this family gi
 
 import polars as pl
 
-from features.arithmetic import minutes
+from features.arithmetic import minutes, ratio
 from features.indices import CHANCE_UNIT
 
 EXPOSURE_WINDOWS = ("5m", "15m", "1h", "6h", "24h", "all")
 RATE_WINDOWS = ("1h", "6h", "24h", "all")
+LENGTH_WINDOWS = ("15m", "1h", "6h")
 DECAYS = ("30m", "2h", "12h")
 VISIT_WINDOWS = ("1h", "24h")
 OWN_WINDOWS = ("5m", "1h", "24h", "all")
@@ -60,6 +61,15 @@ def item_click_rate_trend_1h_24h() -> pl.Expr:
 def item_minutes_since_exposure() -> pl.Expr:
     """How long ago anybody was shown the article. Minutes, >= 1 (floored), null for one never shown."""
     return minutes(pl.col("requested_ms") - pl.col("item_exposed_ms"))
+
+
+def item_list_length(window: str) -> pl.Expr:
+    """Mean length of the lists of the last {window} that held the article. >= 1, null without any.
+
+    A list ends where its reader stopped: what stands far down the page is in long lists only. At the end of a list
+    stands what stopped the reader, which often is what was clicked.
+    """
+    return ratio(pl.col(f"item_list_lengths_{window}"), pl.col(f"item_exposures_{window}"))
 
 
 def item_visits(window: str) -> pl.Expr:

@@ -14,6 +14,7 @@ from features.windows import NO_KEY, NO_TIME, Ints
 
 EXPOSURE_WINDOWS: Final = ("5m", "15m", "1h", "6h", "24h", "all")
 CHANCE_WINDOWS: Final = ("1h", "6h", "24h", "all")
+LENGTH_WINDOWS: Final = ("15m", "1h", "6h")
 OWN_WINDOWS: Final = ("5m", "1h", "24h", "all")
 LAST_REQUESTS: Final = (1, 2, 5, 10)
 NEEDS: Final = ("impressions",)
@@ -46,6 +47,7 @@ def _session(rows: Rows, wanted: tuple[str, ...]) -> Facts:
         "session_start_ms": rows.session_start,
         "session_opens": requests.sums("session_starts", rows.user, rows.at, (None,))[0],
         "last_request_ms": known_times(take(table["time"], rows.earlier_request(0), NO_TIME)),
+        "last_list_length": known_numbers(take(table["shown"], rows.earlier_request(0), -1)),
     }
 
 
@@ -111,6 +113,13 @@ EXPOSURE_FACTS: Final[tuple[FactGroup, ...]] = (
     counted(
         tuple(f"item_chance_{w}" for w in CHANCE_WINDOWS), "exposure", lambda r: r.item, value="chance", needs=NEEDS
     ),
+    counted(
+        tuple(f"item_list_lengths_{w}" for w in LENGTH_WINDOWS),
+        "exposure",
+        lambda r: r.item,
+        value="length",
+        needs=NEEDS,
+    ),
     FactGroup(tuple(f"item_chance_decayed_{span}" for span in HALF_LIVES), _decayed, needs=NEEDS),
     FactGroup(("item_exposed_ms",), _last_exposure, needs=NEEDS),
     counted(
@@ -133,7 +142,7 @@ EXPOSURE_FACTS: Final[tuple[FactGroup, ...]] = (
         ("user_requests_24h", "user_requests_all"), "request", lambda r: r.user, own=True, per_request=True, needs=NEEDS
     ),
     FactGroup(
-        ("session_requests", "session_start_ms", "session_opens", "last_request_ms"),
+        ("session_requests", "session_start_ms", "session_opens", "last_request_ms", "last_list_length"),
         _session,
         per_request=True,
         needs=NEEDS,

@@ -113,7 +113,7 @@ INDICES: Final[dict[str, Index]] = {
         lambda r: r["time"] + np.maximum(r["dwell"], 0),
     ),
     # exposures: known at the request
-    "exposure": Index("shown", lambda s, r: r["item"], lambda s, r: {"chance": r["chance"]}),
+    "exposure": Index("shown", lambda s, r: r["item"], lambda s, r: {"chance": r["chance"], "length": r["length"]}),
     "exposure_decay": Index("shown", lambda s, r: r["item"], _decays(lambda r: r["chance"] / CHANCE_UNIT)),
     "user_exposure": Index("shown", lambda s, r: s.pair_key(r["user"], r["item"])),
     "user_category_exposure": Index("shown", lambda s, r: s.pair_key(r["user"], s.category[r["item"]])),

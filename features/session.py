@@ -49,6 +49,11 @@ def user_minutes_since_request() -> pl.Expr:
     return minutes(pl.col("requested_ms") - pl.col("last_request_ms"))
 
 
+def last_list_length() -> pl.Expr:
+    """Length of the list that the user was shown before this one. >= 1, null for the first."""
+    return pl.col("last_list_length")
+
+
 def user_clicks_per_request() -> pl.Expr:
     """The user's clicks of all time per list shown. >= 0, null before the first list. Pickers and skimmers differ."""
     return ratio(pl.col("user_clicks"), pl.col("user_requests_all"))

@@ -8,7 +8,7 @@ import polars as pl
 
 from features.arithmetic import ratio
 from features.columns import HOUR
-from features.exposure import item_lift
+from features.exposure import LENGTH_WINDOWS, item_lift, item_list_length
 
 SIGNALS = ("item_clicks_15m", "item_clicks_1h", "transitions_3h", "transitions_36h")
 """Facts of every log that are told as rank and share."""
@@ -23,6 +23,7 @@ EXPOSURE_SIGNALS = (
 )
 """The same for logs with impressions; there the distance to the best is told as well. All whole numbers: a sum of
 floats would depend on the order of the candidates."""
+DEPTHS = LENGTH_WINDOWS
 REQUEST = "request_id"
 
 
@@ -67,6 +68,21 @@ def slate_first_seen_rank() -> pl.Expr:
 def slate_hours_behind_newest_seen() -> pl.Expr:
     """How much earlier the article was first seen than the newest of the request. Hours, >= 0, null for the unseen."""
     return (pl.col("first_seen_ms").max().over(REQUEST) - pl.col("first_seen_ms")) / HOUR
+
+
+def slate_depth_rank(window: str) -> pl.Expr:
+    """Rank by how long the lists of the last {window} were that held the article. 1 stands furthest down the page."""
+    return item_list_length(window).rank("min", descending=True).over(REQUEST)
+
+
+def slate_depth_distance(window: str) -> pl.Expr:
+    """How much shorter the lists of the last {window} that held it were than those of the deepest. <= 0, or null."""
+    return item_list_length(window) - item_list_length(window).max().over(REQUEST)
+
+
+def slate_longer_than_last() -> pl.Expr:
+    """How much longer the list is than the user's last one. Articles, null for the first."""
+    return pl.len().over(REQUEST) - pl.col("last_list_length")
 
 
 def slate_unseen_by_user() -> pl.Expr:

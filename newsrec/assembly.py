@@ -3,18 +3,26 @@
 Training, evaluation and serving all go through `Assembly`; there is no second implementation.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final, cast
 
 import numpy as np
 import polars as pl
 
 from features.build import build
-from features.catalog import Feature, features_for, parts_of
+from features.catalog import FAMILIES, Feature, features_for, parts_of
 from features.events import EventStore
 from features.vocabulary import Vocabulary
-from newsrec.candidates import SamplingConfig, label, positive_ranks, propose, sample_negatives
+from newsrec.candidates import (
+    SamplingConfig,
+    label,
+    on_slates,
+    positive_ranks,
+    propose,
+    sample_negatives,
+    whole_lists,
+)
 from newsrec.errors import UsageError
 from newsrec.progress import Clock, Progress, Silent
 from newsrec.rankers.base import RankingData
@@ -37,6 +45,8 @@ class Assembly:
     features: Sequence[Feature]
     list_length: int = LIST_LENGTH
     clock: Clock = field(default_factory=Clock)
+    slates: pl.DataFrame | None = None
+    """`request_id, item_id` of the lists that requests bring along, in their order; None where recall proposes."""
 
     @classmethod
     def of(
@@ -48,6 +58,8 @@ class Assembly:
         feature_names: Sequence[str] | None = None,
         list_length: int = LIST_LENGTH,
         clock: Clock | None = None,
+        slates: pl.DataFrame | None = None,
+        without: Collection[str] = (),
     ) -> "Assembly":
         """Fit the named channels on the store.
 
@@ -57,31 +69,37 @@ class Assembly:
             settings: Refresh grid and depth.
             vocabulary: From a bundle; None learns it from the store's clicks.
             feature_names: From a bundle: exactly these columns, in this order; None takes all that the log can have.
-
             list_length: Candidates per request at most.
             clock: Where the time of the stages is added up.
+            slates: Lists that requests bring along; channels are then optional.
+            without: Features and families to leave out.
 
         Raises:
-            UsageError: An unknown channel, or a named feature that this log or version cannot make.
+            UsageError: An unknown channel, feature or family, or a named feature that this log or version cannot make.
         """
         unknown = sorted(set(channels) - set(CHANNELS))
-        if unknown or not channels:
+        if unknown or not (channels or slates is not None):
             raise UsageError(f"--recall: expected channels of {sorted(CHANNELS)}, found {unknown or 'none'}.")
         clock = clock or Clock()
         with clock.time("recall"):
             fitted = {name: CHANNELS[name]().fit(store, settings) for name in channels}
         known = vocabulary or Vocabulary.of(store.clicks, impressions=store.impressions)
         has = parts_of(store.clicks, store.articles, store.impressions) if feature_names is None else None
-        features = features_for(channels, has)
+        features = _features(channels, has, without)
         if feature_names is not None:
             features = _named(features, feature_names)
-        return cls(store, fitted, known, features, list_length, clock)
+        return cls(store, fitted, known, features, list_length, clock, slates)
 
     def lists(self, requests: pl.DataFrame) -> tuple[pl.DataFrame, RecallRequests]:
-        """Recall for some requests: whole merged lists, before they are cut to `list_length`."""
+        """Candidates of some requests: their own lists, or whole merged lists of recall before any cut."""
         coded = RecallRequests.of(requests, self.store)
         with self.clock.time("recall"):
-            return propose(self.channels, coded, self.store.items), coded
+            proposed = propose(self.channels, coded, self.store.items) if self.channels else None
+            if self.slates is None:
+                return cast(pl.DataFrame, proposed), coded
+            ids = requests.select("request_id")
+            own = ids.join(self.slates.select("request_id", "item_id"), on="request_id", maintain_order="left_right")
+            return (own if proposed is None else on_slates(own, proposed, tuple(self.channels))), coded
 
     def describe(self, candidates: pl.DataFrame, requests: pl.DataFrame) -> pl.DataFrame:
         """Features of the candidates (the `kept` ones, where that column is there); see `features.build.build`."""
@@ -89,8 +107,8 @@ class Assembly:
             return build(candidates, requests, self.store, self.vocabulary, self.features)
 
     def cut(self, lists: pl.DataFrame) -> pl.DataFrame:
-        """The first `list_length` of each list."""
-        return lists.filter(pl.col("recall_rank") <= self.list_length)
+        """The first `list_length` of each list; what was shown is never cut."""
+        return lists if self.slates is not None else lists.filter(pl.col("recall_rank") <= self.list_length)
 
 
 def chunks(requests: pl.DataFrame) -> Iterator[pl.DataFrame]:
@@ -113,7 +131,7 @@ def training_data(
         assembly: Channels and features.
         requests: Canonical requests.
         positives: `request_id, item_id`.
-        sampling: Which negatives to keep; None keeps whole lists (validation).
+        sampling: Which negatives to keep; None keeps whole lists (validation). What was shown is never sampled.
         progress: Told after each chunk.
 
     Returns:
@@ -134,7 +152,8 @@ def _training_chunk(
 ) -> RankingData:
     lists, _ = assembly.lists(requests)
     labelled = label(assembly.cut(lists), positives)
-    marked = sample_negatives(labelled, sampling or SamplingConfig(top=assembly.list_length, others=0))
+    sampled = sampling is not None and assembly.slates is None
+    marked = sample_negatives(labelled, cast(SamplingConfig, sampling)) if sampled else whole_lists(labelled)
     rows = marked.filter("kept")
     return RankingData(
         assembly.describe(marked, requests),
@@ -148,22 +167,40 @@ def _training_chunk(
 class ScoredLists:
     """Every candidate of every request with its score.
 
-    `rows`: `request_id, item_id, label, recall_rank, score` and the baselines' scores; `positive_ranks`: what recall
-    said of each clicked article (see `newsrec.candidates.positive_ranks`); `candidates`: mean length of the lists.
+    `rows`: `request_id, item_id, label, score` and the baselines' scores; `positive_ranks`: what recall said of each
+    clicked article (see `newsrec.candidates.positive_ranks`), None where requests bring their own lists.
     """
 
     rows: pl.DataFrame
-    positive_ranks: pl.DataFrame
+    positive_ranks: pl.DataFrame | None
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """Names of the baselines that these candidates allow."""
+        return tuple(name for name in BASELINES if name in self.rows.columns)
 
 
-BASELINES: dict[str, Callable[[pl.DataFrame], pl.Expr]] = {
-    "popularity": lambda features: pl.col("item_clicks_1h"),
+def _column(name: str, sign: int = 1, missing: float | None = None) -> Callable[[pl.DataFrame], pl.Expr | None]:
+    """The order by one feature; None where the log cannot have it."""
+
+    def order(features: pl.DataFrame) -> pl.Expr | None:
+        value = sign * pl.col(name)
+        return None if name not in features.columns else value if missing is None else value.fill_null(missing)
+
+    return order
+
+
+BASELINES: Final[dict[str, Callable[[pl.DataFrame], pl.Expr | None]]] = {
+    "popularity": _column("item_clicks_1h"),
+    "click_rate": _column("item_click_rate_24h"),
     "recency": lambda features: (
-        -pl.col("item_age_hours").fill_null(1e6) if "item_age_hours" in features.columns else pl.lit(0.0, pl.Float32)
+        _column("item_age_hours", -1, -1e6)(features)
+        if "item_age_hours" in features.columns
+        else _column("item_hours_since_first_seen", -1, 0.0)(features)
     ),
-    "recall_order": lambda features: -pl.col("recall_rank"),
+    "recall_order": _column("recall_rank", -1, -1e6),
 }
-"""Orders without a model, by name: an expression over the features; higher is better."""
+"""Orders without a model, by name: an expression over the features, higher is better, or None where they lack it."""
 
 
 def score_lists(
@@ -187,16 +224,18 @@ def score_lists(
         for chunk in chunks(requests):
             lists, _ = assembly.lists(chunk)
             clicked = positives.join(chunk.select("request_id"), on="request_id", how="semi")
-            ranks.append(positive_ranks(lists, clicked))
+            if assembly.slates is None:
+                ranks.append(positive_ranks(lists, clicked))
             candidates = label(assembly.cut(lists), clicked)
             described = assembly.describe(candidates, chunk)
             with assembly.clock.time("rank"):
                 scores = pl.Series("score", score(described))
-            baselines = described.select(order(described).cast(pl.Float32).alias(n) for n, order in BASELINES.items())
-            kept = candidates.select("request_id", "item_id", "label", "recall_rank").with_columns(scores)
+            orders = {name: made for name, order in BASELINES.items() if (made := order(described)) is not None}
+            baselines = described.select(order.cast(pl.Float32).alias(name) for name, order in orders.items())
+            kept = candidates.select("request_id", "item_id", "label").with_columns(scores)
             rows.append(kept.hstack(baselines))
             step(len(chunk))
-    return ScoredLists(pl.concat(rows), pl.concat(ranks))
+    return ScoredLists(pl.concat(rows), pl.concat(ranks) if ranks else None)
 
 
 def _named(features: Sequence[Feature], names: Sequence[str]) -> tuple[Feature, ...]:
@@ -205,3 +244,13 @@ def _named(features: Sequence[Feature], names: Sequence[str]) -> tuple[Feature, 
     if missing:
         raise UsageError(f"features: the bundle needs {missing}, which this version of newsrec does not make.")
     return tuple(by_name[name] for name in names)
+
+
+def _features(channels: Sequence[str], has: frozenset[str] | None, without: Collection[str]) -> tuple[Feature, ...]:
+    try:
+        return features_for(channels, has, without)
+    except KeyError as error:
+        raise UsageError(
+            f"--without: expected features or families of {list(FAMILIES)}, found {error.args[0]}. "
+            "features/CATALOGUE.md lists all."
+        ) from error

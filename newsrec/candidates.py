@@ -4,7 +4,7 @@ Lists are merged by reciprocal rank fusion (Cormack, Clarke & Büttcher 2009): i
 scores. Sampling comes after recall and only for training; what validation and test see is the whole list.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -94,6 +94,28 @@ def sample_negatives(labelled: pl.DataFrame, config: SamplingConfig) -> pl.DataF
         (pl.col("hit") & pl.col("missed") & (~rest | (pl.col("order") <= config.others))).alias("kept"),
         pl.when(rest).then(share).otherwise(1.0).cast(pl.Float32).alias("sampling_probability"),
     ).drop("draw", "order", "rest", "hit", "missed")
+
+
+def whole_lists(labelled: pl.DataFrame) -> pl.DataFrame:
+    """As `sample_negatives`, with every row of the requests that hold both a click and another article."""
+    both = (pl.col("label").max().over("request_id") == 1) & (pl.col("label").min().over("request_id") == 0)
+    return labelled.with_columns(both.alias("kept"), pl.lit(1.0, pl.Float32).alias("sampling_probability"))
+
+
+def on_slates(slates: pl.DataFrame, proposed: pl.DataFrame, channels: Sequence[str]) -> pl.DataFrame:
+    """Shown lists with what the channels say of their articles.
+
+    Args:
+        slates: `request_id, item_id` and more, in the order of the lists.
+        proposed: What `propose` gives for the same requests.
+        channels: Names of the channels.
+
+    Returns:
+        The slates with the channels' scores and ranks and `recall_rank`, null for an article that none proposed.
+    """
+    said = [f"{name}_{what}" for name in channels for what in ("score", "rank")]
+    told = proposed.select("request_id", "item_id", *said, "recall_rank")
+    return slates.join(told, on=["request_id", "item_id"], how="left", maintain_order="left")
 
 
 def _place_in_group(group: pl.Series) -> np.ndarray:

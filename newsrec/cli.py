@@ -117,9 +117,12 @@ def train(
     ] = None,
     validation: Annotated[Validation, typer.Option(help="How the test requests are held out.")] = Validation.temporal,
     recall: Annotated[
-        str, typer.Option(help=f"Recall channels, separated by commas: {','.join(CHANNELS)}.")
-    ] = "itemcf,popular",
-    candidates: Annotated[str, typer.Option(help="recall, or slate where the log shows lists.")] = "recall",
+        str | None, typer.Option(help=f"Recall channels, separated by commas: {','.join(CHANNELS)}.")
+    ] = None,
+    candidates: Annotated[
+        str | None, typer.Option(help="slate (the list that was shown) or recall; without it, what the format is for.")
+    ] = None,
+    without: Annotated[str, typer.Option(help="Features and families to leave out, separated by commas.")] = "",
     params: Annotated[Path | None, typer.Option(help="JSON file of ranker parameters, such as tuning writes.")] = None,
     objective: Annotated[str | None, typer.Option(help="lambdarank (default), rank_xendcg or binary.")] = None,
     run: Annotated[Path | None, typer.Option(help="Take data, format and seed from this bundle.")] = None,
@@ -151,7 +154,7 @@ def train(
     from newsrec.recall import settings_of
     from newsrec.split import SplitConfig
 
-    _refuse_later_parts(reranker, candidates)
+    _refuse_later_parts(reranker)
     chosen = stage.load_params(params, ranker) if params else {}
     config = stage.TrainConfig(
         data=data,
@@ -160,7 +163,9 @@ def train(
         params=chosen | ({"objective": objective} if objective else {}),
         out=out,
         overwrite=overwrite,
-        recall=tuple(name.strip() for name in recall.split(",") if name.strip()),
+        candidates=candidates,
+        recall=None if recall is None else _names(recall),
+        without=_names(without),
         recall_settings=settings_of(recall_refresh, list_length),
         list_length=list_length,
         split=SplitConfig(
@@ -316,13 +321,15 @@ def simulate(
         console.say(f"wrote {len(simulation.log.clicks):,} clicks to {out}")
 
 
-def _refuse_later_parts(reranker: str | None, candidates: str) -> None:
+def _names(words: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in words.split(",") if name.strip())
+
+
+def _refuse_later_parts(reranker: str | None) -> None:
     if reranker is not None:
         raise UsageError(
             f"--reranker: expected one of [], found {reranker!r}: no reranker is available yet. Leave it out."
         )
-    if candidates != "recall":
-        raise UsageError(f"--candidates: expected 'recall' for a click log, found {candidates!r}.")
 
 
 def _read_options(

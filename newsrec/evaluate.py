@@ -12,7 +12,7 @@ import polars as pl
 
 from features.columns import CLICK_KEY, TIME
 from features.events import EventStore
-from newsrec.assembly import BASELINES, score_lists
+from newsrec.assembly import score_lists
 from newsrec.bundle import write_json
 from newsrec.data import Log, ReadOptions
 from newsrec.errors import DataError, UsageError
@@ -21,7 +21,8 @@ from newsrec.evaluation.stages import evaluate_stages
 from newsrec.process import peak_rss_mb
 from newsrec.progress import Clock, Progress, Silent
 from newsrec.serve import Recommender
-from newsrec.split import Split, SplitConfig, held_out_requests
+from newsrec.slates import unseen_slates
+from newsrec.split import Split, SplitConfig, divides_by_time, held_out_requests
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,13 @@ def evaluate(config: EvaluateConfig, progress: Progress | None = None) -> dict[s
         bundle = Recommender.load(config.run)
         with clock.time("read"):
             log = read(TrainConfig(data=config.data, format=config.format, read=config.read))
-        recommender = bundle.with_log(log.clicks, log.articles)
+        recommender = bundle.with_log(log.clicks, log.articles, log.impressions)
         split = _unseen(bundle, recommender.store, log, config)
         requests = split.requests
-        assembly = replace(recommender.assembly(_earliest(requests)), clock=clock)
+        assembly = replace(recommender.assembly(requests), clock=clock, slates=split.slates)
         scored = score_lists(assembly, recommender.ranker.score, requests, split.positives, tell)
         channels = bundle.manifest["recall"]["channels"]
-        result = evaluate_stages(scored.rows, scored.positive_ranks, requests, channels, tuple(BASELINES))
+        result = evaluate_stages(scored.rows, scored.positive_ranks, requests, channels, scored.baselines)
     figures = {
         "run": config.run.name,
         "protocol": {**split.protocol, "candidates": bundle.manifest["protocol"]["candidates"]},
@@ -106,8 +107,12 @@ def _unseen(bundle: Recommender, store: EventStore, log: Log, config: EvaluateCo
     validation = bundle.manifest["validation"]
     known = bundle.store.clicks.select(CLICK_KEY)
     settings = replace(SplitConfig(**validation), test_requests=config.test_requests, seed=bundle.manifest["seed"])
-    unseen = log.clicks.select(CLICK_KEY).join(known, on=list(CLICK_KEY), how="anti")
-    split = held_out_requests(log, store, settings, unseen)
+    if bundle.ranks_slates or (log.impressions is not None and divides_by_time(settings)):
+        split = unseen_slates(log, store, settings, bundle.store.impressions)
+        split = split if bundle.ranks_slates else replace(split, slates=None)
+    else:
+        unseen = log.clicks.select(CLICK_KEY).join(known, on=list(CLICK_KEY), how="anti")
+        split = held_out_requests(log, store, settings, unseen)
     if split.requests.is_empty():
         raise DataError(
             f"--data: expected clicks that the bundle '{config.run}' does not know, found none in {len(log.clicks):,}. "
@@ -119,10 +124,6 @@ def _unseen(bundle: Recommender, store: EventStore, log: Log, config: EvaluateCo
     return replace(
         split, protocol={**split.protocol, "statistics": "frozen with the bundle" if config.frozen else "live"}
     )
-
-
-def _earliest(requests: pl.DataFrame) -> int:
-    return int(requests["statistics_at"].dt.timestamp("ms").min())  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -13,11 +13,13 @@ from typing import Final
 import numpy as np
 import polars as pl
 
+from features.columns import TIME
 from features.events import milliseconds
 from newsrec.data import Log, ReadOptions, read_log
 from newsrec.errors import DataError, UsageError
 from newsrec.progress import Progress, Silent
 from newsrec.serve import Recommender
+from newsrec.slates import canonical_requests, requests_of, slates_of
 
 TIANCHI_PLACES: Final = 5
 
@@ -62,7 +64,9 @@ def recommend(config: RecommendConfig, progress: Progress | None = None) -> pl.D
     _refuse_unwritable(config.out)
     bundle = Recommender.load(config.run)
     log = read_log(config.data, config.format, options=config.read)
-    recommender = bundle.with_log(log.clicks, log.articles)
+    recommender = bundle.with_log(log.clicks, log.articles, log.impressions)
+    if bundle.ranks_slates:
+        return _rank_slates(recommender, log, config, bundle.known_until if config.frozen else None, tell)
     if log.format == "tianchi" and config.k != TIANCHI_PLACES:
         raise UsageError(
             f"--k: a Tianchi submission has {TIANCHI_PLACES} articles per user, found {config.k}. Leave --k out."
@@ -76,6 +80,41 @@ def recommend(config: RecommendConfig, progress: Progress | None = None) -> pl.D
     if config.explain:
         _write(config.out.with_name(f"{config.out.name}.explain.parquet"), best.drop("request_id").write_parquet)
     return answers
+
+
+def _rank_slates(
+    recommender: Recommender, log: Log, config: RecommendConfig, until: int | None, tell: Progress
+) -> pl.DataFrame:
+    """Order every list that the log shows, clicked or not."""
+    if log.impressions is None:
+        raise DataError(
+            f"--data {config.data}: expected impressions, as the bundle ranks shown lists, found clicks only. "
+            "Give a log with impressions, or train with --candidates recall."
+        )
+    requests = canonical_requests(requests_of(log.impressions), recommender.store)
+    if until is not None:
+        border = pl.min_horizontal("statistics_at", pl.lit(until).cast(TIME))
+        requests = requests.with_columns(border.alias("statistics_at"))
+    slates = slates_of(log.impressions, requests)
+    tell.say(f"ranking {len(slates):,} articles of {len(requests):,} shown lists")
+    ranked = recommender.rank_many(requests, slates, tell)
+    answers = requests.select("request_id", "impression_id", "user_id").join(
+        ranked, on="request_id", maintain_order="left_right"
+    )
+    PREDICTIONS.get(log.format, _parquet)(answers.drop("request_id"), requests, config.out)
+    return answers.drop("request_id")
+
+
+def _predictions(answers: pl.DataFrame, requests: pl.DataFrame, out: Path) -> None:
+    """`<impression_id> [r1,r2,...]`: the rank of each item in the order of the list, one line per impression."""
+    ranks = pl.col("rank").cast(pl.String).str.join(",")
+    lines = answers.group_by("impression_id", maintain_order=True).agg(ranks)
+    _write(
+        out,
+        lambda path: lines.select(pl.format("{} [{}]", "impression_id", "rank")).write_csv(
+            path, include_header=False, quote_style="never"
+        ),
+    )
 
 
 def _requests(recommender: Recommender, log: Log, config: RecommendConfig, until: int | None) -> pl.DataFrame:
@@ -116,6 +155,11 @@ def _parquet(answers: pl.DataFrame, requests: pl.DataFrame, out: Path) -> None:
 
 SUBMISSIONS: Final[dict[str, Callable[[pl.DataFrame, pl.DataFrame, Path], None]]] = {"tianchi": _tianchi}
 """Formats whose competition has a file form of its own; all others get Parquet."""
+PREDICTIONS: Final[dict[str, Callable[[pl.DataFrame, pl.DataFrame, Path], None]]] = {
+    "ebnerd": _predictions,
+    "mind": _predictions,
+}
+"""The same for bundles that rank the lists that were shown."""
 
 
 def _write(out: Path, write: Callable[[Path], object]) -> None:

@@ -1,45 +1,74 @@
-"""Stage 10: a bundle that answers. Loads state and model, and ranks for any user at any moment.
+"""Stage 10: a bundle that answers. Loads state and model, observes what happens, and ranks for any user.
 
 Imports neither torch nor optuna. Recall, features and ranking are those of training: `newsrec.assembly.Assembly`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from features.columns import CLICK_KEY, TIME
-from features.events import EventStore, history, milliseconds
+from features.events import EventStore
 from features.vocabulary import Vocabulary
+from newsrec.asked import (
+    IMPRESSION_KEY,
+    Id,
+    checked_events,
+    clicks_of_impressions,
+    live_moment,
+    refuse_other_ids,
+    refuse_requests,
+    typed_ids,
+)
 from newsrec.assembly import Assembly, chunks
 from newsrec.bundle import read_manifest
-from newsrec.errors import BundleError, DataError, UsageError
+from newsrec.errors import BundleError, UsageError
+from newsrec.explain import explanations, proposed_by
+from newsrec.fallback import fill
 from newsrec.frames import to_polars
+from newsrec.live import Live
 from newsrec.progress import Progress, Silent
 from newsrec.rankers import RANKERS, Ranker
-from newsrec.recall import RecallRequests, RecallSettings
 
-NEEDED: Final = ("features", "protocol", "ranker", "recall", "seed", "validation")
+NEEDED: Final = ("candidates", "features", "protocol", "ranker", "recall", "seed", "validation")
 """Facts of the manifest that serving and evaluation cannot do without."""
 
+WITHDRAWN: Final = float(np.finfo(np.float32).min)
+"""Score of a withdrawn article."""
 
-@dataclass
+
+@dataclass(frozen=True)
+class Filter:
+    """Which articles a list may hold."""
+
+    exclude: tuple[Id, ...] = ()
+    categories: tuple[Id, ...] | None = None
+    """None allows all."""
+    max_age: timedelta | None = None
+    """Since the article exists: its creation, else its first event."""
+
+
 class Recommender:
-    """A loaded bundle.
+    """A loaded bundle that lives: it answers, and learns of events as they happen.
+
+    Any number of threads may ask while one observes: an answer sees all of an observation or nothing of it.
 
     >>> Recommender.load("artifacts/my-run").recommend(user_id=42, k=5)  # doctest: +SKIP
     """
 
-    manifest: dict[str, Any]
-    ranker: Ranker
-    vocabulary: Vocabulary
-    store: EventStore
-    _assembly: Assembly | None = field(default=None, repr=False)
-    _since: int | None = field(default=None, repr=False)
+    def __init__(self, manifest: dict[str, Any], ranker: Ranker, vocabulary: Vocabulary, store: EventStore) -> None:
+        self.manifest = manifest
+        self.ranker = ranker
+        self.vocabulary = vocabulary
+        self._live = Live(manifest, vocabulary, store)
+        self._writing = threading.Lock()
 
     @classmethod
     def load(cls, run: str | Path) -> Self:
@@ -53,59 +82,186 @@ class Recommender:
         _refuse_incomplete(manifest, folder)
         ranker = RANKERS[manifest["ranker"]].load(folder)
         vocabulary = Vocabulary(pl.read_parquet(folder / "vocabulary.parquet"))
-        clicks = pl.read_parquet(folder / "state" / "clicks.parquet")
-        articles = pl.read_parquet(folder / "state" / "articles.parquet")
-        return cls(manifest, ranker, vocabulary, EventStore(clicks, articles))
+        frames = {name: folder / "state" / f"{name}.parquet" for name in ("clicks", "articles", "impressions")}
+        state = {name: pl.read_parquet(path) for name, path in frames.items() if path.is_file()}
+        return cls(manifest, ranker, vocabulary, EventStore(**state))
+
+    @property
+    def store(self) -> EventStore:
+        """What is known at this moment; it never changes, `observe` puts another in its place."""
+        return self._live.store
 
     @property
     def known_until(self) -> int:
         """The instant after the last event that the state holds, ms."""
         return 0 if self.store.last_event is None else self.store.last_event + 1
 
-    def with_log(self, clicks: object, articles: object) -> "Recommender":
+    @property
+    def ranks_slates(self) -> bool:
+        """Whether it was trained on lists that were shown, and not on what recall proposes."""
+        return str(self.manifest["candidates"]) == "slate"
+
+    def with_log(self, clicks: object, articles: object, impressions: object | None = None) -> "Recommender":
         """The same model over other events.
 
         Data that starts after the state's last event continues it; data that overlaps it stands alone: it is its own
-        history. An event known to both counts once. The object itself stays as it is.
+        history. Where there are impressions, they decide that. An event known to both counts once. The object itself
+        stays as it is.
 
         Args:
             clicks: Canonical clicks, Polars or pandas.
             articles: Canonical articles, Polars or pandas; those only the bundle knows are kept.
+            impressions: Canonical impressions, Polars or pandas.
 
         Raises:
             DataError: Ids of another kind than the bundle's.
         """
         new, more = to_polars(clicks, "clicks"), to_polars(articles, "articles")
-        _refuse_other_ids(new, self.store.clicks, ("user_id", "item_id"))
-        _refuse_other_ids(more, self.store.articles, ("item_id",) if len(more) else ())
-        first = new["clicked_at"].min()
-        last = self.store.clicks["clicked_at"].max()
-        continues = first is not None and last is not None and first > last  # type: ignore[operator]
-        if continues or new.is_empty():
-            new = pl.concat([self.store.clicks, new], how="diagonal_relaxed").unique(CLICK_KEY, maintain_order=True)
-        both = pl.concat([more, self.store.articles], how="diagonal_relaxed").unique(
+        shown = None if impressions is None else to_polars(impressions, "impressions")
+        known = self.store
+        refuse_other_ids(new, known.clicks, ("user_id", "item_id"))
+        refuse_other_ids(more, known.articles, ("item_id",) if len(more) else ())
+        began = new["clicked_at"].min() if shown is None or shown.is_empty() else shown["requested_at"].min()
+        last = known.clicks["clicked_at"].max()
+        continues = began is not None and last is not None and began > last  # type: ignore[operator]
+        if continues or (new.is_empty() and (shown is None or shown.is_empty())):
+            new = pl.concat([known.clicks, new], how="diagonal_relaxed").unique(CLICK_KEY, maintain_order=True)
+            frames = [frame for frame in (known.impressions, shown) if frame is not None]
+            shown = pl.concat(frames, how="diagonal_relaxed") if frames else None
+        both = pl.concat([more, known.articles], how="diagonal_relaxed").unique(
             "item_id", keep="first", maintain_order=True
         )
-        return replace(self, store=EventStore(new, both), _assembly=None, _since=None)
+        return Recommender(self.manifest, self.ranker, self.vocabulary, EventStore(new, both, shown))
 
-    def recommend(self, user_id: int | str, at: datetime | None = None, k: int = 5) -> pl.DataFrame:
+    def observe(
+        self, clicks: object | None = None, impressions: object | None = None, articles: object | None = None
+    ) -> None:
+        """Take in what has happened. Known events are ignored; late ones count, at the cost of a new state.
+
+        Args:
+            clicks: Canonical clicks (`user_id, item_id, clicked_at`, context, `dwell_seconds`), Polars or pandas.
+            impressions: Canonical impressions (`request_id, user_id, requested_at, item_id`). Where `clicks` is not
+                given, rows with `clicked` are clicks at the time of their request.
+            articles: New and changed articles (`item_id` and what is known); a null leaves what was known.
+
+        Raises:
+            DataError: Missing columns, nulls in ids or times, ids of another kind; nothing of the call is taken in.
+        """
+        shown = None if impressions is None else checked_events(impressions, "impressions", IMPRESSION_KEY, self.store)
+        read = None if clicks is None else checked_events(clicks, "clicks", CLICK_KEY, self.store)
+        told = None if articles is None else checked_events(articles, "articles", ("item_id",), self.store)
+        if read is None and shown is not None and "clicked" in shown.columns:
+            read = clicks_of_impressions(shown)
+        with self._writing:
+            self._live = self._live.observed(read, told, shown)
+
+    def withdraw(self, item_ids: Collection[Id]) -> None:
+        """Never recommend these articles again; `rank` puts them last. Observing them as articles brings them back."""
+        with self._writing:
+            self._live = self._live.without(item_ids)
+
+    def rank(
+        self,
+        user_id: Id,
+        item_ids: Sequence[Id],
+        at: datetime | None = None,
+        context: Mapping[str, object] | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Scores of some articles for one user at one moment.
+
+        Args:
+            user_id: Known or not.
+            item_ids: The list; unknown articles and repeats are allowed.
+            at: Time zone aware, not before the last known event; None is the instant after it.
+            context: What is known of the request: any of `features.columns.REQUEST_CONTEXT` and `page_item_id`.
+
+        Returns:
+            Shape (n_items,), in the order of `item_ids`, finite, higher is better.
+
+        Raises:
+            UsageError: A moment before the last known event, or without a time zone; an id of another kind.
+        """
+        live = self._live
+        items = typed_ids(item_ids, live.store.items.dtype, "item_ids")
+        distinct = items.unique(maintain_order=True)
+        described = self._described(live, user_id, distinct, at, context)
+        scores = self.ranker.score(described)
+        scores[live.withdrawn_among(distinct)] = WITHDRAWN
+        place = items.to_frame("item_id").join(
+            distinct.to_frame("item_id").with_row_index("place"), on="item_id", maintain_order="left"
+        )
+        in_order: npt.NDArray[np.float32] = scores[place["place"].to_numpy()]
+        return in_order
+
+    def features(
+        self,
+        user_id: Id,
+        item_ids: Sequence[Id],
+        at: datetime | None = None,
+        context: Mapping[str, object] | None = None,
+    ) -> pl.DataFrame:
+        """What the model sees in `rank`: one Float32 column per feature, one row per article; articles distinct."""
+        items = typed_ids(item_ids, self.store.items.dtype, "item_ids")
+        if items.is_duplicated().any():
+            raise UsageError(
+                f"item_ids: expected distinct articles, found {items.filter(items.is_duplicated())[0]!r} twice."
+            )
+        return self._described(self._live, user_id, items, at, context)
+
+    def explain(
+        self,
+        user_id: Id,
+        item_ids: Sequence[Id],
+        at: datetime | None = None,
+        context: Mapping[str, object] | None = None,
+    ) -> pl.DataFrame:
+        """Why these articles score as they do for one user.
+
+        Returns:
+            `item_id, score, because` in the order given: the three features that moved the score most (TreeSHAP,
+            Lundberg et al. 2018), each with its value and with what it means.
+        """
+        described = self.features(user_id, item_ids, at, context)
+        items = typed_ids(item_ids, self.store.items.dtype, "item_ids")
+        return pl.DataFrame(
+            {
+                "item_id": items,
+                "score": self.ranker.score(described),
+                "because": explanations(self.ranker, described, in_words=True),
+            }
+        )
+
+    def recommend(
+        self,
+        user_id: Id,
+        at: datetime | None = None,
+        k: int = 5,
+        *,
+        exclude: Collection[Id] = (),
+        categories: Collection[Id] | None = None,
+        max_age: timedelta | None = None,
+    ) -> pl.DataFrame:
         """The best articles for one user at one moment.
 
         Args:
             user_id: Known or not; an unknown user gets what is popular.
-            at: Time zone aware; None is the instant after the last known event.
+            at: Time zone aware, not before the last known event; None is the instant after it.
             k: Number of articles, >= 1.
+            exclude: Articles that must not be given.
+            categories: Only articles of these categories; None allows all.
+            max_age: Only articles that exist for at most so long.
 
         Returns:
             `item_id, rank` (1 is best) and `score` (null for one that only fills the list); at most k rows, none
             that the user has read.
+
+        Raises:
+            UsageError: A moment before the last known event, or without a time zone; `k` below 1.
         """
-        moment = self.known_until if at is None else _ms(at)
-        try:
-            user = pl.Series("user_id", [user_id], dtype=self.store.users.dtype)
-        except TypeError as error:
-            raise UsageError(f"user_id: expected {self.store.users.dtype}, found {user_id!r}.") from error
-        return self.recommend_many(self.requests(user, moment), k).select("item_id", "rank", "score")
+        live = self._live
+        asked = self.requests(typed_ids([user_id], live.store.users.dtype, "user_id"), live_moment(at, live.store))
+        chosen = Filter(tuple(exclude), None if categories is None else tuple(categories), max_age)
+        return self._answer(live, asked, k, chosen).select("item_id", "rank", "score")
 
     def requests(self, users: pl.Series, at: int | np.ndarray, statistics_until: int | None = None) -> pl.DataFrame:
         """Canonical requests: one per user, at one moment or one each (ms).
@@ -129,7 +285,7 @@ class Recommender:
     def recommend_many(
         self, requests: object, k: int = 5, *, explain: bool = False, progress: Progress | None = None
     ) -> pl.DataFrame:
-        """The best articles of many requests.
+        """The best articles of many requests, at any moments of the log: each knows what happened strictly before it.
 
         Args:
             requests: Polars or pandas: `request_id, user_id, requested_at, statistics_at`.
@@ -145,43 +301,81 @@ class Recommender:
             UsageError: `k` below 1.
             DataError: A column is missing, or a `request_id` occurs twice.
         """
+        asked = to_polars(requests, "requests")
+        refuse_requests(asked)
+        return self._answer(self._live, asked, k, Filter(), explain=explain, progress=progress)
+
+    def rank_many(self, requests: object, slates: object, progress: Progress | None = None) -> pl.DataFrame:
+        """Order the lists of many requests, at any moments of the log.
+
+        Args:
+            requests: Polars or pandas: `request_id, user_id, requested_at, statistics_at` and context columns.
+            slates: Polars or pandas: `request_id, item_id`, the list of each request in its order, no item twice.
+            progress: Told after each chunk.
+
+        Returns:
+            Polars: `request_id, item_id, score, rank` (UInt32, 1 is best, ties by the list's order), in the order of
+            the requests and of their lists.
+        """
+        asked, lists = to_polars(requests, "requests"), to_polars(slates, "slates")
+        refuse_requests(asked)
+        parts = []
+        with (progress or Silent()).stage("rank", len(asked)) as step:
+            for chunk in chunks(asked):
+                assembly = replace(self._live.assembly(chunk), slates=lists)
+                candidates, _ = assembly.lists(chunk)
+                score = pl.Series("score", self.ranker.score(assembly.describe(candidates, chunk)))
+                parts.append(candidates.select("request_id", "item_id").with_columns(score))
+                step(len(chunk))
+        rank = pl.col("score").rank("ordinal", descending=True).over("request_id").cast(pl.UInt32)
+        scored = pl.concat(parts).with_columns(rank.alias("rank"))
+        return asked.select("request_id").join(scored, on="request_id", maintain_order="left_right")
+
+    def assembly(self, requests: pl.DataFrame) -> Assembly:
+        """Channels and features for these requests."""
+        return self._live.assembly(requests)
+
+    def _described(
+        self, live: Live, user_id: Id, items: pl.Series, at: datetime | None, context: Mapping[str, object] | None
+    ) -> pl.DataFrame:
+        asked = self.requests(typed_ids([user_id], live.store.users.dtype, "user_id"), live_moment(at, live.store))
+        asked = asked.with_columns(pl.lit(value).alias(name) for name, value in (context or {}).items())
+        slate = pl.DataFrame({"request_id": np.zeros(len(items), np.int64), "item_id": items})
+        assembly = replace(live.assembly(asked), slates=slate)
+        candidates, _ = assembly.lists(asked)
+        return assembly.describe(candidates, asked)
+
+    def _answer(
+        self,
+        live: Live,
+        asked: pl.DataFrame,
+        k: int,
+        chosen: Filter,
+        *,
+        explain: bool = False,
+        progress: Progress | None = None,
+    ) -> pl.DataFrame:
         if k < 1:
             raise UsageError(f"--k: expected at least 1, found {k}.")
-        asked = to_polars(requests, "requests")
-        _refuse_requests(asked)
         parts = []
         with (progress or Silent()).stage("recommend", len(asked)) as step:
             for chunk in chunks(asked):
-                parts.append(self._best(chunk, k, explain))
+                parts.append(self._best(live, chunk, k, chosen, explain))
                 step(len(chunk))
         order = asked.select("request_id", "user_id")
         if not parts:
-            ranked: dict[str, Any] = {"item_id": self.store.items.dtype, "rank": pl.UInt32, "score": pl.Float32}
+            ranked: dict[str, Any] = {"item_id": live.store.items.dtype, "rank": pl.UInt32, "score": pl.Float32}
             reasons = {"channels": pl.String, "because": pl.String} if explain else {}
             return pl.DataFrame(schema={**order.schema, **ranked, **reasons})
         return order.join(pl.concat(parts), on="request_id", how="left", maintain_order="left_right").filter(
             pl.col("item_id").is_not_null()
         )
 
-    def assembly(self, since: int) -> Assembly:
-        """Channels and features for requests whose statistics stand at or after `since`, ms; kept between calls."""
-        if self._assembly is None or self._since is None or since < self._since:
-            settings = RecallSettings(**{**self.manifest["recall"]["settings"], "since": since})
-            self._assembly = Assembly.of(
-                self.store,
-                self.manifest["recall"]["channels"],
-                settings,
-                self.vocabulary,
-                self.manifest["features"],
-                self.manifest["recall"]["list_length"],
-            )
-            self._since = since
-        return self._assembly
-
-    def _best(self, requests: pl.DataFrame, k: int, explain: bool) -> pl.DataFrame:
-        assembly = self.assembly(int(milliseconds(requests["statistics_at"]).min()))
+    def _best(self, live: Live, requests: pl.DataFrame, k: int, chosen: Filter, explain: bool) -> pl.DataFrame:
+        assembly = live.proposing(requests)
         lists, coded = assembly.lists(requests)
-        candidates = assembly.cut(lists)
+        allowed = live.allowed(chosen.exclude, chosen.categories, chosen.max_age, coded.at)
+        candidates = assembly.cut(lists.filter(allowed.gather(pl.Series(live.store.item_codes(lists["item_id"])))))
         described = assembly.describe(candidates, requests)
         scored = candidates.with_columns(pl.Series("score", self.ranker.score(described))).with_row_index("place")
         best = (
@@ -192,89 +386,13 @@ class Recommender:
         columns = ["request_id", "item_id", "rank", "score"]
         if explain:
             reasons = explanations(self.ranker, described[best["place"]])
-            proposed = pl.concat_str(
-                *(
-                    pl.when(pl.col(f"{name}_rank").is_not_null()).then(pl.lit(name))
-                    for name in self.manifest["recall"]["channels"]
-                ),
-                separator=", ",
-                ignore_nulls=True,
-            )
-            best = best.with_columns(proposed.alias("channels"), reasons.alias("because"))
+            channels = self.manifest["recall"]["channels"]
+            best = best.with_columns(proposed_by(channels).alias("channels"), reasons.alias("because"))
             columns += ["channels", "because"]
         best = best.select(columns)
-        return pl.concat([best, self._fill(best, requests, coded, k)], how="diagonal").sort("request_id", "rank")
-
-    def _fill(self, best: pl.DataFrame, requests: pl.DataFrame, coded: RecallRequests, k: int) -> pl.DataFrame:
-        """Places that recall left empty (tiny logs, readers of everything): the most read articles that exist.
-
-        Reads are counted up to the recall refresh that the request sees: what comes later it cannot know.
-        """
-        have = requests.select("request_id").join(
-            best.group_by("request_id").len("have"), on="request_id", how="left", maintain_order="left"
-        )
-        rows = pl.DataFrame({"row": np.arange(len(requests)), "have": have["have"].fill_null(0)})
-        short = rows.filter(pl.col("have") < k)
-        if short.is_empty():
-            return best.clear()
-        row, place, _ = history(self.store, coded.user, coded.at)
-        seen = pl.DataFrame({"row": row, "item": self.store.tables["clicks"]["item"][place]})
         refresh = self.manifest["recall"]["settings"]["refresh_ms"]
-        few = short["row"].to_numpy()
-        moment = pl.Series("moment", coded.statistics_at[few] // refresh * refresh)
-        most = k + int(np.bincount(row, minlength=len(requests))[few].max())
-        ready = [
-            group.join(self._most_read(until, coded.at[group["row"].to_numpy()], most), how="cross")
-            for (until,), group in short.with_columns(moment).group_by("moment", maintain_order=True)
-        ]
-        offered = pl.concat(ready).join(seen, on=["row", "item"], how="anti", maintain_order="left")
-        exists = self.store.exists_from[offered["item"].to_numpy()] < coded.at[offered["row"].to_numpy()]
-        offered = offered.filter(pl.Series(exists))
-        offered = offered.with_columns(
-            requests["request_id"].gather(offered["row"]).alias("request_id"),
-            self.store.items.gather(offered["item"]).alias("item_id"),
-        )
-        new = offered.join(best, on=["request_id", "item_id"], how="anti", maintain_order="left")
-        return (
-            new.with_columns((pl.col("have") + pl.int_range(1, pl.len() + 1).over("row")).cast(pl.UInt32).alias("rank"))
-            .filter(pl.col("rank") <= k)
-            .select("request_id", "item_id", "rank")
-        )
-
-    def _most_read(self, until: Any, at: np.ndarray, n: int) -> pl.DataFrame:
-        """Articles by clicks before `until`, ms; at least `n` that exist at each moment of `at`, if there are."""
-        store = self.store
-        clicks = store.tables["clicks"]
-        read = np.bincount(clicks["item"][clicks["time"] < until], minlength=store.n_items)
-        there = np.flatnonzero(store.exists_from < at.max())
-        order = there[np.lexsort((there, -read[there]))]
-        young = int((store.exists_from[there] >= at.min()).sum())
-        return pl.DataFrame({"item": order[: n + young]})
-
-
-def explanations(ranker: Ranker, described: pl.DataFrame, top: int = 3) -> pl.Series:
-    """The features that moved each score most, as text such as `item_clicks_15m +0.41, hour -0.10`. Shape (n_rows,)."""
-    if described.is_empty():
-        return pl.Series(dtype=pl.String)
-    moved = ranker.contributions(described)
-    order = np.argsort(-np.abs(moved), axis=1, kind="stable")[:, :top]
-    names = np.array(described.columns)[order]
-    values = np.take_along_axis(moved, order, axis=1)
-    columns = [
-        pl.DataFrame({"name": names[:, i], "value": values[:, i]})
-        .select(
-            pl.format(
-                "{} {}{}",
-                "name",
-                pl.when(pl.col("value") < 0).then(pl.lit("")).otherwise(pl.lit("+")),
-                pl.col("value").round(3),
-            )
-        )
-        .to_series()
-        .rename(str(i))
-        for i in range(order.shape[1])
-    ]
-    return pl.DataFrame(columns).select(pl.concat_str(pl.all(), separator=", ")).to_series()
+        more = fill(best, requests, coded, k, refresh, allowed)
+        return pl.concat([best, more], how="diagonal").sort("request_id", "rank")
 
 
 def _refuse_incomplete(manifest: dict[str, Any], folder: Path) -> None:
@@ -286,33 +404,3 @@ def _refuse_incomplete(manifest: dict[str, Any], folder: Path) -> None:
             f"{folder}: expected a ranker of {sorted(RANKERS)}, found {manifest['ranker']!r}. "
             "Train again, or use the newsrec that wrote it."
         )
-
-
-def _refuse_requests(asked: pl.DataFrame) -> None:
-    missing = sorted({"request_id", "user_id", "requested_at", "statistics_at"} - set(asked.columns))
-    if missing:
-        raise DataError(f"requests: expected columns {missing}, found {sorted(asked.columns)}. Name the columns so.")
-    repeated = asked["request_id"].filter(asked["request_id"].is_duplicated())
-    if len(repeated):
-        raise DataError(
-            f"requests: expected each 'request_id' once, found {len(repeated)} rows that share one "
-            f"{repeated.unique().sort().head(3).to_list()}. Number the requests."
-        )
-
-
-def _refuse_other_ids(new: pl.DataFrame, known: pl.DataFrame, names: Sequence[str]) -> None:
-    wrong = [
-        f"{name}: {known[name].dtype} in the bundle, {new[name].dtype} in the data"
-        for name in names
-        if new[name].dtype != known[name].dtype
-    ]
-    if wrong:
-        raise DataError(
-            f"--data: expected ids of the bundle's kind, found {'; '.join(wrong)}. Read it in the same format."
-        )
-
-
-def _ms(at: datetime) -> int:
-    if at.tzinfo is None:
-        raise UsageError(f"--at: expected a moment with a time zone, found '{at}'. Write it as 2024-01-31T08:00:00Z.")
-    return round(at.timestamp() * 1000)

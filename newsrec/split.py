@@ -31,8 +31,9 @@ class SplitConfig:
     """Length of the validation period before it, days, > 0 (`temporal`, `gap`)."""
     gap_hours: float = 24.0
     """How long before a period its statistics stop, hours, >= 0 (`gap`)."""
-    warmup_hours: float = 24.0
-    """Requests in the first hours of the log do not train: their counters are still filling. Hours, >= 0."""
+    warmup_hours: float | None = None
+    """Requests in the first hours of the log do not train: their counters are still filling. Hours, >= 0; None: 24 for
+    a click log, 0 for impressions."""
     train_requests: int = 200_000
     """At most so many training requests, sampled evenly; >= 1."""
     valid_requests: int = 8_000
@@ -59,6 +60,9 @@ class Split:
     protocol: dict[str, object]
     known_until: int | None = None
     learn_until: int | None = None
+    slates: pl.DataFrame | None = None
+    """`request_id, item_id, label` of every shown item where requests bring their own lists; None where recall
+    proposes."""
 
     def part(self, *names: str) -> pl.DataFrame:
         """Requests of the named splits."""
@@ -72,14 +76,42 @@ def split_log(log: Log, store: EventStore, config: SplitConfig) -> Split:
         UsageError: Unknown validation mode or impossible lengths.
         DataError: Train, validation or test would be without a request.
     """
-    _check(config)
-    clicks = _clicks_with_history(log, store)
-    divided = VALIDATIONS[config.validation](clicks, config)
-    _refuse_empty(divided.requests, config)
-    sampled = _sample(divided.requests, config)
+    divided, sampled = divide(_clicks_with_history(log, store), config)
     requests, positives = _requests_of(sampled, store)
+    protocol = protocol_of(log, config, divided, requests)
+    return Split(requests, positives, protocol, divided.known_until, divided.learn_until)
+
+
+def divide(rows: pl.DataFrame, config: SplitConfig) -> "tuple[Divided, pl.DataFrame]":
+    """Divide moments, and sample them as the configuration limits them.
+
+    Args:
+        rows: `time` (ms), `user` and `item`; for `last-click` also `previous` and `last`. Rows that share user and time
+            are one request.
+        config: How.
+
+    Returns:
+        All requests with `at`, `statistics_at` (ms) and `split`, and the sampled ones in order of time and user.
+
+    Raises:
+        UsageError: Unknown validation mode or impossible lengths.
+        DataError: Train, validation or test would be without a request.
+    """
+    _check(config)
+    divided = VALIDATIONS[config.validation](rows, config)
+    _refuse_empty(divided.requests, config)
+    return divided, _sample(divided.requests, config)
+
+
+def divides_by_time(config: SplitConfig) -> bool:
+    """Whether the mode divides by time alone, and so can divide impressions too."""
+    return config.validation in ("temporal", "gap")
+
+
+def protocol_of(log: Log, config: SplitConfig, divided: "Divided", requests: pl.DataFrame) -> dict[str, object]:
+    """What a score must say of its requests."""
     counts = dict(requests.group_by("split").len().iter_rows())
-    protocol: dict[str, object] = {
+    return {
         "format": log.format,
         "validation": config.validation,
         **{f"{name}_requests": counts[name] for name in PARTS},
@@ -88,17 +120,17 @@ def split_log(log: Log, store: EventStore, config: SplitConfig) -> Split:
         "seed": config.seed,
         "fingerprint": log.fingerprint,
     }
-    return Split(requests, positives, protocol, divided.known_until, divided.learn_until)
 
 
 PARTS: Final = ("train", "valid", "test")
 REQUEST: Final = ("at", "user")
 """What makes clicks one request: the same user at the same instant."""
 LONGEST_DAYS: Final = 36_500.0
+WARMUP_HOURS: Final = 24.0
 
 
 @dataclass(frozen=True)
-class _Divided:
+class Divided:
     """`requests`: rows of `_clicks_with_history` with `at`, `statistics_at` (ms) and `split`."""
 
     requests: pl.DataFrame
@@ -125,7 +157,7 @@ def _clicks_with_history(log: Log, store: EventStore) -> pl.DataFrame:
     return clicks.join(held_out, on="user", how="anti", maintain_order="left")
 
 
-def _temporal(clicks: pl.DataFrame, config: SplitConfig) -> _Divided:
+def _temporal(clicks: pl.DataFrame, config: SplitConfig) -> Divided:
     borders = _borders(clicks, config)
     time = pl.col("time")
     split = pl.when(time >= borders.test).then(pl.lit("test")).when(time >= borders.valid).then(pl.lit("valid"))
@@ -134,10 +166,10 @@ def _temporal(clicks: pl.DataFrame, config: SplitConfig) -> _Divided:
         .with_columns(split.otherwise(pl.lit("train")).alias("split"))
         .with_columns(time.alias("at"), time.alias("statistics_at"))
     )
-    return _Divided(requests, borders.protocol(), borders.test, borders.valid)
+    return Divided(requests, borders.protocol(), borders.test, borders.valid)
 
 
-def _gap(clicks: pl.DataFrame, config: SplitConfig) -> _Divided:
+def _gap(clicks: pl.DataFrame, config: SplitConfig) -> Divided:
     plain = _temporal(clicks, config)
     borders = _borders(clicks, config)
     gap = round(config.gap_hours * HOUR)
@@ -149,12 +181,12 @@ def _gap(clicks: pl.DataFrame, config: SplitConfig) -> _Divided:
         .otherwise(pl.col("at"))
     )
     requests = plain.requests.with_columns(pl.min_horizontal(frozen, pl.col("at")).alias("statistics_at"))
-    return _Divided(requests, {**plain.protocol, "gap_hours": config.gap_hours}, plain.known_until, plain.learn_until)
+    return Divided(requests, {**plain.protocol, "gap_hours": config.gap_hours}, plain.known_until, plain.learn_until)
 
 
-def _last_click(clicks: pl.DataFrame, config: SplitConfig) -> _Divided:
+def _last_click(clicks: pl.DataFrame, config: SplitConfig) -> Divided:
     """Each user's last click, asked for the instant after the click before it; users are divided at random."""
-    warm = int(clicks["previous"].min() or 0) + round(config.warmup_hours * HOUR)  # type: ignore[arg-type]
+    warm = int(clicks["previous"].min() or 0) + round(warmup_hours(config) * HOUR)  # type: ignore[arg-type]
     last = clicks.filter(pl.col("last"))
     # Drawn by user, not by click: the last clicks of a user may tie, and they stay together.
     users = last["user"].unique().sort()
@@ -169,10 +201,10 @@ def _last_click(clicks: pl.DataFrame, config: SplitConfig) -> _Divided:
         at.alias("at"), at.alias("statistics_at")
     )
     requests = requests.filter((pl.col("split") != "train") | (pl.col("at") >= warm))
-    return _Divided(requests, {"requests": "each user's last click, asked for 1 ms after the click before it"})
+    return Divided(requests, {"requests": "each user's last click, asked for 1 ms after the click before it"})
 
 
-VALIDATIONS: Final[dict[str, Callable[[pl.DataFrame, SplitConfig], _Divided]]] = {
+VALIDATIONS: Final[dict[str, Callable[[pl.DataFrame, SplitConfig], Divided]]] = {
     "temporal": _temporal,
     "last-click": _last_click,
     "gap": _gap,
@@ -203,7 +235,7 @@ def _borders(clicks: pl.DataFrame, config: SplitConfig) -> _Borders:
     whole_end = -(-end // HOUR) * HOUR
     test = (whole_end - round(config.test_days * DAY)) // HOUR * HOUR
     valid = (test - round(config.valid_days * DAY)) // HOUR * HOUR
-    warm = min(round(config.warmup_hours * HOUR), max(0, (valid - first) // 4))
+    warm = min(round(warmup_hours(config) * HOUR), max(0, (valid - first) // 4))
     return _Borders(first + warm, valid, test, end)
 
 
@@ -289,11 +321,16 @@ def _fold(clicks: pl.DataFrame, store: EventStore, config: SplitConfig, borders:
     return Split(frame, positives, {"validation": "temporal", "fold": number}, until, valid)
 
 
+def warmup_hours(config: SplitConfig) -> float:
+    """The configured warm-up, or that of a click log."""
+    return WARMUP_HOURS if config.warmup_hours is None else config.warmup_hours
+
+
 def _check(config: SplitConfig) -> None:
     if config.validation not in VALIDATIONS:
         raise UsageError(f"--validation: expected one of {sorted(VALIDATIONS)}, found {config.validation!r}.")
     days = {"test-days": config.test_days, "valid-days": config.valid_days}
-    hours = {"gap-hours": config.gap_hours, "warmup-hours": config.warmup_hours}
+    hours = {"gap-hours": config.gap_hours, "warmup-hours": warmup_hours(config)}
     counts = {f"{name}-requests": getattr(config, f"{name}_requests") for name in PARTS}
     wrong = [f"--{name} {value:g}" for name, value in days.items() if not 0 < value <= LONGEST_DAYS]
     wrong += [f"--{name} {value:g}" for name, value in hours.items() if not 0 <= value <= LONGEST_DAYS * 24]

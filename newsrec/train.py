@@ -17,20 +17,21 @@ from features.columns import CLICK_KEY, TIME
 from features.events import EventStore
 from features.vocabulary import Vocabulary
 from newsrec.artefacts import Artefact, artefacts
-from newsrec.assembly import BASELINES, LIST_LENGTH, Assembly, ScoredLists, score_lists, training_data
+from newsrec.assembly import LIST_LENGTH, Assembly, ScoredLists, score_lists, training_data
 from newsrec.bundle import fresh_run, read_manifest, refuse_unwritable, write_json, write_manifest, writing
 from newsrec.candidates import SamplingConfig
-from newsrec.data import Log, ReadOptions, read_log
+from newsrec.data import SLATE_FORMATS, Log, ReadOptions, read_log
 from newsrec.errors import BundleError, UsageError
 from newsrec.evaluation.stages import StageFigures, evaluate_stages
 from newsrec.metrics import logloss
 from newsrec.process import peak_rss_mb
 from newsrec.progress import Clock, Progress, Silent
 from newsrec.rankers import RANKERS, Ranker, RankingData
-from newsrec.recall import RecallSettings
+from newsrec.recall import DEFAULT_CHANNELS, RecallSettings
 from newsrec.report import render_report
 from newsrec.simulate import SimulationConfig, simulate
-from newsrec.split import Split, SplitConfig, split_log
+from newsrec.slates import SPLITS
+from newsrec.split import Split, SplitConfig
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,12 @@ class TrainConfig:
     out: Path | None = None
     """The bundle's folder; None is a fresh one under `artifacts/`."""
     overwrite: bool = False
-    recall: tuple[str, ...] = ("itemcf", "popular")
-    """Names in `newsrec.recall.CHANNELS`."""
+    candidates: str | None = None
+    """`slate` (the lists that were shown) or `recall`; None is what the format is made for."""
+    recall: tuple[str, ...] | None = None
+    """Names in `newsrec.recall.CHANNELS`; None is `DEFAULT_CHANNELS`, and none of them for shown lists."""
+    without: tuple[str, ...] = ()
+    """Features and families of features to leave out."""
     recall_settings: RecallSettings = RecallSettings()
     list_length: int = LIST_LENGTH
     """Candidates per request at most, 10..10000."""
@@ -96,8 +101,9 @@ def train(
         _introduce(log, found, tell)
 
         # 2 split
-        store = EventStore(log.clicks, log.articles)
-        split = split_log(log, store, replace(config.split, seed=config.seed))
+        config = _settled(config, log)
+        store = EventStore(log.clicks, log.articles, log.impressions)
+        split = SPLITS[config.candidates or ""](log, store, replace(config.split, seed=config.seed))
 
         # 3 to 5 recall, candidates, features
         assembly = _assembly(config, log, store, split, clock)
@@ -112,7 +118,7 @@ def train(
         test = split.part("test")
         scored = score_lists(assembly, ranker.score, test, split.positives, tell)
         result = evaluate_stages(
-            scored.rows, scored.positive_ranks, test, config.recall, tuple(BASELINES), seed=config.seed
+            scored.rows, scored.positive_ranks, test, tuple(assembly.channels), scored.baselines, seed=config.seed
         )
         if config.refit:
             ranker = _refit(config, assembly, ranker, rows, split, tell)
@@ -176,7 +182,16 @@ def load_params(path: Path, ranker: str) -> dict[str, Any]:
     return {name: value for name, value in params.items() if name != "ranker"}
 
 
+def _settled(config: TrainConfig, log: Log) -> TrainConfig:
+    """With candidates and channels chosen."""
+    candidates = config.candidates or ("slate" if log.format in SLATE_FORMATS else "recall")
+    channels = DEFAULT_CHANNELS if candidates == "recall" else ()
+    return replace(config, candidates=candidates, recall=channels if config.recall is None else config.recall)
+
+
 def _check(config: TrainConfig) -> None:
+    if config.candidates not in (None, *SPLITS):
+        raise UsageError(f"--candidates: expected one of {sorted(SPLITS)}, found {config.candidates!r}.")
     if config.ranker not in RANKERS:
         raise UsageError(f"--ranker: expected one of {sorted(RANKERS)}, found {config.ranker!r}.")
     if not 10 <= config.list_length <= 10_000:
@@ -200,16 +215,20 @@ def _introduce(log: Log, found: list[Artefact], tell: Progress) -> None:
 
 def _assembly(config: TrainConfig, log: Log, store: EventStore, split: Split, clock: Clock) -> Assembly:
     # Codes of context values are learned before validation begins, as everything else that is learned.
-    seen = log.clicks
+    seen, shown = log.clicks, log.impressions
     if split.learn_until is not None:
-        seen = seen.filter(pl.col("clicked_at") < pl.lit(split.learn_until).cast(TIME))
+        border = pl.lit(split.learn_until).cast(TIME)
+        seen = seen.filter(pl.col("clicked_at") < border)
+        shown = None if shown is None else shown.filter(pl.col("requested_at") < border)
     return Assembly.of(
         store,
-        config.recall,
+        config.recall or (),
         config.recall_settings,
-        Vocabulary.of(seen),
+        Vocabulary.of(seen, impressions=shown),
         list_length=config.list_length,
         clock=clock,
+        slates=split.slates,
+        without=config.without,
     )
 
 
@@ -259,7 +278,7 @@ def _metrics(
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "protocol": {
             **split.protocol,
-            "candidates": f"recall {'+'.join(config.recall)}, at most {config.list_length}, never sampled",
+            "candidates": _candidates(config),
         },
         **figures,
         "curves": {
@@ -277,6 +296,13 @@ def _metrics(
     }
 
 
+def _candidates(config: TrainConfig) -> str:
+    channels = "+".join(config.recall or ())
+    if config.candidates == "slate":
+        return "the whole list that was shown" + (f", described by recall {channels}" if channels else "")
+    return f"recall {channels}, at most {config.list_length}, never sampled"
+
+
 def _write(
     folder: Path,
     config: TrainConfig,
@@ -287,14 +313,16 @@ def _write(
     metrics: dict[str, Any],
     per_request: pl.DataFrame,
 ) -> None:
-    state = log.clicks if config.refit else _before_test(log, split)
+    state = log if config.refit else _before_test(log, split)
     (folder / "state").mkdir()
     (folder / "recall").mkdir()
-    state.write_parquet(folder / "state" / "clicks.parquet")
-    log.articles.write_parquet(folder / "state" / "articles.parquet")
+    state.clicks.write_parquet(folder / "state" / "clicks.parquet")
+    state.articles.write_parquet(folder / "state" / "articles.parquet")
+    if state.impressions is not None:
+        state.impressions.write_parquet(folder / "state" / "impressions.parquet")
     assembly.vocabulary.table.write_parquet(folder / "vocabulary.parquet")
     per_request.write_parquet(folder / "per_request.parquet")
-    until = int(state["clicked_at"].dt.timestamp("ms").max()) + 1  # type: ignore[arg-type]
+    until = int(state.clicks["clicked_at"].dt.timestamp("ms").max()) + 1  # type: ignore[arg-type]
     for name, channel in assembly.channels.items():
         channel.table(until).write_parquet(folder / "recall" / f"{name}.parquet")
     ranker.save(folder)
@@ -313,8 +341,9 @@ def _write(
             },
             "validation": asdict(replace(config.split, seed=config.seed)),
             "refit": config.refit,
+            "candidates": config.candidates,
             "recall": {
-                "channels": list(config.recall),
+                "channels": list(config.recall or ()),
                 "settings": {"refresh_ms": config.recall_settings.refresh_ms, "depth": config.recall_settings.depth},
                 "list_length": config.list_length,
             },
@@ -333,13 +362,17 @@ def features_page(assembly: Assembly) -> list[dict[str, Any]]:
     ]
 
 
-def _before_test(log: Log, split: Split) -> pl.DataFrame:
+def _before_test(log: Log, split: Split) -> Log:
     """What a model without a refit may remember: all before the test, or all but the clicks that are asked for."""
     if split.known_until is not None:
-        return log.clicks.filter(pl.col("clicked_at") < pl.lit(split.known_until).cast(TIME))
+        border, shown = pl.lit(split.known_until).cast(TIME), log.impressions
+        earlier = None if shown is None else shown.filter(pl.col("requested_at") < border)
+        return replace(log, clicks=log.clicks.filter(pl.col("clicked_at") < border), impressions=earlier)
     asked = split.part("test").join(split.positives, on="request_id").select("user_id", "item_id", "requested_at")
     asked_for = log.clicks.join(asked, on=["user_id", "item_id"]).filter(pl.col("clicked_at") >= pl.col("requested_at"))
-    return log.clicks.join(asked_for.select(CLICK_KEY), on=list(CLICK_KEY), how="anti", maintain_order="left")
+    return replace(
+        log, clicks=log.clicks.join(asked_for.select(CLICK_KEY), on=list(CLICK_KEY), how="anti", maintain_order="left")
+    )
 
 
 if __name__ == "__main__":

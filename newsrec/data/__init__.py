@@ -18,7 +18,17 @@ from newsrec.data.tianchi import read_tianchi
 from newsrec.data.write import WRITERS, write_log
 from newsrec.errors import DataError, UsageError
 
-__all__ = ["FORMATS", "WRITERS", "Intake", "Log", "ReadOptions", "log_from_frames", "read_log", "write_log"]
+__all__ = [
+    "FORMATS",
+    "SLATE_FORMATS",
+    "WRITERS",
+    "Intake",
+    "Log",
+    "ReadOptions",
+    "log_from_frames",
+    "read_log",
+    "write_log",
+]
 
 FORMATS: Final[dict[str, Callable[[Path, ReadOptions], Log]]] = {
     "tianchi": read_tianchi,
@@ -28,6 +38,9 @@ FORMATS: Final[dict[str, Callable[[Path, ReadOptions], Log]]] = {
     "table": read_table,
 }
 """Format name -> reader."""
+
+SLATE_FORMATS: Final = ("ebnerd", "mind")
+"""Formats whose requests bring the list that was shown: that list is ranked unless somebody asks for recall."""
 
 AUTO: Final = "auto"
 DEFAULTS: Final = ReadOptions()

@@ -25,7 +25,7 @@ class StageFigures:
 
 def evaluate_stages(
     rows: pl.DataFrame,
-    positive_ranks: pl.DataFrame,
+    positive_ranks: pl.DataFrame | None,
     requests: pl.DataFrame,
     channels: Sequence[str],
     baselines: Sequence[str],
@@ -36,20 +36,19 @@ def evaluate_stages(
     Args:
         rows: Whole lists: `request_id, item_id, label, score` and one column per baseline, higher is better.
         positive_ranks: `request_id, item_id`, `<channel>_rank` and `recall_rank` of each clicked article, null where
-            missed.
+            missed; None where requests bring their own lists.
         requests: `request_id, user_id, positives` and the columns that slices need.
         channels: Names of the recall channels.
         baselines: Names of the baseline columns.
         seed: Of the bootstrap.
 
     Returns:
-        The keys `recall, recall_overlap, rank, baselines, intervals, slices` of `metrics.json`, and the ranker's
-        figures per request.
+        The keys `recall, recall_overlap, rank, baselines, intervals, slices` of `metrics.json` (the first two are empty
+        where requests bring their own lists), and the ranker's figures per request.
     """
     ranked = _by_request(rows, "score", requests)
     figures: dict[str, Any] = {
-        "recall": recall_figures(positive_ranks, channels) | {"merged": _merged(rows, positive_ranks, requests)},
-        "recall_overlap": overlap(positive_ranks, channels),
+        **_of_recall(rows, positive_ranks, requests, channels),
         "rank": summarise(ranked),
         "baselines": {name: summarise(_by_request(rows, name, requests)) for name in baselines},
         "intervals": {
@@ -58,6 +57,18 @@ def evaluate_stages(
         "slices": slices(ranked, requests).to_dicts(),
     }
     return StageFigures(figures, ranked)
+
+
+def _of_recall(
+    rows: pl.DataFrame, positive_ranks: pl.DataFrame | None, requests: pl.DataFrame, channels: Sequence[str]
+) -> dict[str, Any]:
+    if positive_ranks is None:
+        return {"recall": {}, "recall_overlap": {}}
+    merged = _merged(rows, positive_ranks, requests)
+    return {
+        "recall": recall_figures(positive_ranks, channels) | {"merged": merged},
+        "recall_overlap": overlap(positive_ranks, channels),
+    }
 
 
 def recall_figures(positive_ranks: pl.DataFrame, channels: Sequence[str]) -> dict[str, dict[str, float]]:

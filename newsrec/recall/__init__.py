@@ -14,6 +14,9 @@ CHANNELS: Final[dict[str, Callable[[], Channel]]] = {
     "popular": Popular,
 }
 
+DEFAULT_CHANNELS: Final = ("itemcf", "popular")
+"""Where candidates come from recall and nobody names channels."""
+
 
 def settings_of(refresh_minutes: float, list_length: int) -> RecallSettings:
     """Settings from what a person says.
@@ -26,4 +29,4 @@ def settings_of(refresh_minutes: float, list_length: int) -> RecallSettings:
     return RecallSettings(refresh_ms=max(1, round(refresh_minutes * MINUTE)), depth=max(1, list_length))
 
 
-__all__ = ["CHANNELS", "Channel", "RecallRequests", "RecallSettings", "settings_of"]
+__all__ = ["CHANNELS", "DEFAULT_CHANNELS", "Channel", "RecallRequests", "RecallSettings", "settings_of"]

@@ -1,0 +1,134 @@
+"""The state of a running recommender as one value that never changes: what is known, and tables fitted on it.
+
+Readers take it once and work with it; a writer makes the next one. Recall tables are fitted when a request needs a
+refresh that no earlier one did, as a production system refreshes its tables on a grid.
+"""
+
+import threading
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from features.columns import SECOND
+from features.events import NEVER, EventStore, milliseconds
+from features.vocabulary import Vocabulary
+from features.windows import Ints
+from newsrec.assembly import Assembly
+from newsrec.recall import RecallSettings
+
+FOR_SLATES = ("popular",)
+"""Channels that propose where a bundle was trained on shown lists and is asked for a list of its own."""
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    assembly: Assembly
+    since: int
+    """Requests whose statistics stand before it were not prepared for, ms."""
+    until: int = NEVER
+    """Refreshes up to this moment know all they should, ms: the first event that was observed later."""
+
+
+class Live:
+    """One state.
+
+    Args:
+        manifest: Of the bundle.
+        vocabulary: Of the bundle.
+        store: What is known.
+    """
+
+    def __init__(self, manifest: dict[str, Any], vocabulary: Vocabulary, store: EventStore) -> None:
+        self.store = store
+        self._manifest, self._vocabulary = manifest, vocabulary
+        self._withdrawn: frozenset[Any] = frozenset()
+        self._fitted: dict[bool, _Fitted] = {}
+        self._fitting = threading.Lock()
+
+    def observed(
+        self, clicks: pl.DataFrame | None, articles: pl.DataFrame | None, impressions: pl.DataFrame | None
+    ) -> "Live":
+        """The state after some events."""
+        times = [
+            frame[name]
+            for frame, name in ((clicks, "clicked_at"), (impressions, "requested_at"))
+            if frame is not None and len(frame)
+        ]
+        first = min((int(milliseconds(column).min()) for column in times), default=NEVER)
+        back = frozenset() if articles is None else frozenset(articles["item_id"])
+        return self._next(self.store.extended(clicks, articles, impressions), self._withdrawn - back, first)
+
+    def without(self, item_ids: Collection[Any]) -> "Live":
+        """The state in which these articles are withdrawn."""
+        return self._next(self.store, self._withdrawn | frozenset(item_ids), NEVER)
+
+    def _next(self, store: EventStore, withdrawn: frozenset[Any], first: int) -> "Live":
+        following = Live(self._manifest, self._vocabulary, store)
+        following._withdrawn = withdrawn
+        # Codes of articles keep their meaning unless the store was made anew.
+        if store.grew_from(self.store):
+            following._fitted = {
+                kind: replace(fitted, until=min(fitted.until, first)) for kind, fitted in self._fitted.items()
+            }
+        return following
+
+    def assembly(self, requests: pl.DataFrame) -> Assembly:
+        """Channels and features for these requests."""
+        return self._assembly(requests, proposing=False)
+
+    def proposing(self, requests: pl.DataFrame) -> Assembly:
+        """The same, and always with a channel that proposes candidates."""
+        return self._assembly(requests, proposing=not self._manifest["recall"]["channels"])
+
+    def _assembly(self, requests: pl.DataFrame, proposing: bool) -> Assembly:
+        border = milliseconds(requests["statistics_at"])
+        refresh = self._manifest["recall"]["settings"]["refresh_ms"]
+        earliest, latest = int(border.min()), int(border.max()) // refresh * refresh
+        with self._fitting:
+            found = self._fitted.get(proposing)
+            if found is None or earliest < found.since or latest > found.until:
+                found = _Fitted(self._fit(earliest, proposing), earliest)
+                self._fitted = {**self._fitted, proposing: found}
+        own = found.assembly.store is self.store
+        return found.assembly if own else replace(found.assembly, store=self.store)
+
+    def _fit(self, since: int, proposing: bool) -> Assembly:
+        recall = self._manifest["recall"]
+        slates = pl.DataFrame(schema={"request_id": pl.Int64, "item_id": self.store.items.dtype})
+        return Assembly.of(
+            self.store,
+            FOR_SLATES if proposing else recall["channels"],
+            RecallSettings(**{**recall["settings"], "since": since}),
+            self._vocabulary,
+            self._manifest["features"],
+            recall["list_length"],
+            slates=None if recall["channels"] or proposing else slates,
+        )
+
+    def withdrawn_among(self, items: pl.Series) -> np.ndarray:
+        """Whether each article is withdrawn, shape (n_items,)."""
+        if not self._withdrawn:
+            return np.zeros(len(items), bool)
+        gone = pl.Series(list(self._withdrawn), dtype=items.dtype)
+        return items.is_in(gone.implode()).to_numpy()
+
+    def allowed(
+        self, exclude: Collection[Any], categories: Collection[Any] | None, max_age: timedelta | None, at: Ints
+    ) -> pl.Series:
+        """Whether each article may be given, by item code; shape (n_items,)."""
+        store = self.store
+        good = np.ones(store.n_items, bool)
+        banned = store.item_codes(pl.Series([*exclude, *self._withdrawn], dtype=store.items.dtype))
+        good[banned[banned >= 0]] = False
+        if categories is not None:
+            known = store.articles_by_code.categories
+            codes = known.codes(pl.Series(list(categories), dtype=known.values.dtype))
+            good &= np.isin(store.category, codes[codes >= 0])
+        if max_age is not None and len(at):
+            limit = round(max_age.total_seconds() * SECOND)
+            good &= store.exists_from >= int(at.min()) - limit
+        return pl.Series(good)
