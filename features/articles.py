@@ -53,6 +53,8 @@ class Articles:
     def extended(self, frame: pl.DataFrame, codes: Ints, n_items: int) -> "Articles":
         """With new and changed articles; a null leaves what was known."""
         missing = n_items - len(self.created)
+        if not missing and not frame.height:
+            return self  # the usual case of a click: embeddings are large, do not copy them
         padded = replace(
             self,
             created=np.append(self.created, np.full(missing, NO_TIME)),

@@ -42,6 +42,12 @@ def test_later_news_replaces_what_was_known_and_a_null_does_not() -> None:
     assert known.words.tolist() == [10, 20, NO_WORDS]
 
 
+def test_nothing_told_and_no_new_item_copies_nothing() -> None:
+    known = made(embedded([3.0, -4.0]), 2)
+    assert known.extended(articles_of([7])[:0], np.array([], dtype=np.int64), 2) is known
+    assert len(known.extended(articles_of([7])[:0], np.array([], dtype=np.int64), 3).created) == 3
+
+
 def test_changes_are_of_category_publisher_and_length_only() -> None:
     known = made(articles_of([7, 8, 9], [0.0] * 3, words=[1, 2, 3], category=["x"] * 3, publisher=["p"] * 3))
 

@@ -276,6 +276,9 @@ def test_more_articles_than_there_was_room_for() -> None:
     for one in (grown, whole):
         first, second = (one.item_codes(many["item_id"][rows]) for rows in (slice(0, 1_099), slice(1, 1_100)))
         assert set(one.index("transition").counts(one.pair_key(first, second), first + 2**50, (None,))[0]) == {1}
+        every = [codes.ravel() for codes in np.meshgrid(np.arange(one.n_items), np.arange(one.n_items))]
+        moves = one.index("transition").counts(one.pair_key(*every), every[0] + 2**50, (None,))[0]
+        assert moves.sum() == 1_100
 
 
 def test_context_column_that_comes_later_is_known_from_then_on() -> None:

@@ -127,6 +127,8 @@ class FeatureTruth(LogTruth):
             row[f"item_exposures_log_{w}"] = log(1 + exposed)
             row[f"item_click_rate_{w}"] = (clicked + 1) / (exposed + 10)
             row[f"item_lift_{w}"] = (clicked + 1) / (chance + 1)
+            lengths = [n for t, n in shown if end - length <= t < end]
+            row[f"item_list_length_{w}"] = _ratio(sum(lengths), len(lengths))
         for w, half_life in HALF_LIFE_MS.items():
             clicks = decayed([(t, 1) for t in read], end, half_life)
             row[f"item_lift_decayed_{w}"] = (clicks + 0.5) / (
@@ -183,9 +185,11 @@ class FeatureTruth(LogTruth):
         return before[-1][0] if goes_on else request.at
 
     def _visit(self, request: Request) -> Row:
-        moments = [s.at for s in self.shown_to(request.user, request.at)]
+        lists = self.shown_to(request.user, request.at)
+        moments = [s.at for s in lists]
         start = self._visit_start(request)
         return {
+            "last_list_length": len(lists[-1].items) if lists else None,
             "session_requests": sum(1 for at in moments if at >= start),
             "session_minutes": (request.at - start) / MINUTE_MS,
             "user_requests_24h": count(moments, request.at - DAY_MS, request.at),
@@ -324,6 +328,12 @@ class FeatureTruth(LogTruth):
             row["slate_hours_behind_newest_seen"] = _minus(_newest(seen), own, HOUR_MS)
             row["slate_unseen_by_user"] = sum(1 for other in rows if other["user_item_exposures_all"] == 0)
             row["slate_length"] = len(rows)
+            row["slate_longer_than_last"] = _minus(len(rows), row["last_list_length"])
+        for window in ("15m", "1h", "6h"):
+            lengths = [row[f"item_list_length_{window}"] for row in rows]
+            for row, length in zip(rows, lengths, strict=True):
+                row[f"slate_depth_rank_{window}"] = _rank(lengths, length)
+                row[f"slate_depth_distance_{window}"] = _minus(length, _newest(lengths))
 
     def _among(self, rows: list[Row], signal: str, values: Sequence[float], distance: bool) -> None:
         for row, own in zip(rows, values, strict=True):

@@ -44,6 +44,7 @@ class Move:
 class Slate:
     """A list that was shown."""
 
+    id: int
     user: Id
     at: int
     page: Id | None
@@ -73,9 +74,9 @@ def slates(log: Log) -> list[Slate]:
         shown[row["request_id"]].append(row)
     return [
         Slate(
-            rows[0]["user_id"], _ms(rows[0]["requested_at"]), rows[0].get("page_item_id"), [r["item_id"] for r in rows]
+            number, r[0]["user_id"], _ms(r[0]["requested_at"]), r[0].get("page_item_id"), [row["item_id"] for row in r]
         )
-        for rows in shown.values()
+        for number, r in shown.items()
     ]
 
 
@@ -134,8 +135,8 @@ class LogTruth:
         return [c for c in self.sequences.get(user, []) if c.at < at]
 
     def shown_to(self, user: Id, at: int) -> list[Slate]:
-        """Oldest first."""
-        return sorted((s for s in self.slates if s.user == user and s.at < at), key=lambda s: s.at)
+        """Oldest first, lists of the same instant by their number."""
+        return sorted((s for s in self.slates if s.user == user and s.at < at), key=lambda s: (s.at, s.id))
 
     def exists_before(self, item: Id, at: int) -> bool:
         created = self.of(item, "created_at")
