@@ -64,12 +64,13 @@ class EventStore:
         self._context_ids = {name: Ids.of(clicks[name]) for name in CONTEXT if name in clicks.columns}
         self._indices: dict[str, EventIndex] = {}
         self._line = object()
+        self.last_event = None
         self.tables: dict[str, Table] = {}
         rows = self._click_rows(clicks)
         self.tables["clicks"] = Table.of(rows)
         shown_rows, request_rows = self._shown_rows(shown if impressions is not None else None)
         self.tables |= {"shown": Table.of(shown_rows), "requests": Table.of(request_rows)}
-        self._note_first_seen(rows, shown_rows)
+        self._note_times(rows, shown_rows)
 
     def extended(
         self,
@@ -146,6 +147,8 @@ class EventStore:
     """Time of each article's first event, ms, `NEVER` without one; shape (n_items,)."""
     first_click: Ints
     """Time of each user's first click, ms, `NEVER` without one; shape (n_users,)."""
+    last_event: int | None
+    """Time of the last click or impression, ms; None for an empty store."""
 
     @cached_property
     def item_order(self) -> Ints:
@@ -176,12 +179,6 @@ class EventStore:
     def exists_from(self) -> Ints:
         """What must lie before a request for the item to be shown, ms: its creation, else its first event."""
         return np.where(self.created == NO_TIME, self.first_seen, self.created)
-
-    @property
-    def last_event(self) -> int | None:
-        """Time of the last click or impression, ms; None for an empty store."""
-        ends = [int(table["time"].max()) for name in ("clicks", "requests") if len(table := self.tables[name])]
-        return max(ends, default=None)
 
     @cached_property
     def sequences(self) -> Sequences:
@@ -292,9 +289,13 @@ class EventStore:
             "session_start": np.where(inside, time[np.maximum(opened, 0)], session) if len(user) else session,
         }
 
-    def _note_first_seen(self, clicks: Mapping[str, Ints], shown: Mapping[str, Ints]) -> None:
+    def _note_times(self, clicks: Mapping[str, Ints], shown: Mapping[str, Ints]) -> None:
+        """What new events say of the first and the last of all."""
         for rows in (clicks, shown):
             np.minimum.at(self.first_seen, rows["item"], rows["time"])
+            last = int(rows["time"].max(initial=NO_TIME))
+            if last != NO_TIME:
+                self.last_event = last if self.last_event is None else max(last, self.last_event)
         np.minimum.at(self.first_click, clicks["user"], clicks["time"])
 
     def _unknown_shown(self, shown: pl.DataFrame) -> pl.DataFrame:
@@ -365,7 +366,7 @@ class EventStore:
         if shown is not None:
             rows["shown"], rows["requests"] = self._shown_rows(shown)
         nothing = dict.fromkeys(("user", "item", "time"), np.zeros(0, np.int64))
-        self._note_first_seen(rows.get("clicks", nothing), rows.get("shown", nothing))
+        self._note_times(rows.get("clicks", nothing), rows.get("shown", nothing))
         self.tables = old.tables | {name: old.tables[name].extended(more) for name, more in rows.items()}
         self._indices = dict(old._indices)
         for name, index in old._indices.items():

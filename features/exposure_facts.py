@@ -79,9 +79,10 @@ def _page(rows: Rows, wanted: tuple[str, ...]) -> Facts:
         else pl.repeat(None, len(rows.at), eager=True)
     )
     page = pages.cast(kind, strict=False).gather(rows.row)
+    same = (rows.item_ids.cast(kind, strict=False) == page).cast(pl.Float64)
     return {
-        "on_page": page.is_not_null(),
-        "is_page": rows.item_ids.cast(kind, strict=False) == page,
+        "on_page": page.is_not_null().to_numpy(),
+        "is_page": same.fill_null(np.nan).to_numpy(),
         "page_category_code": known_numbers(take(rows.store.category, _page_of(rows)[rows.row], NO_KEY)),
     }
 

@@ -9,7 +9,7 @@ request and repeated for its candidates. Statistics about articles stand at `sta
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final
 
@@ -61,6 +61,7 @@ class Rows:
     """Article code of each candidate; -1 for one that the store does not know."""
     item_ids: pl.Series
     """Article id of each candidate, for what must not depend on whether the store knows it."""
+    _answers: dict[tuple[str, int], Ints] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, candidates: pl.DataFrame, requests: pl.DataFrame, store: EventStore, vocabulary: Vocabulary) -> "Rows":
@@ -83,7 +84,7 @@ class Rows:
 
     def click(self, age: int) -> Ints:
         """Row in the clicks table of the user's last click (age 0), the one before (1), ... per request; -1 if none."""
-        return self.store.index("user").nth_latest("row", self.user, self.at, age)
+        return self._once(("click", age), lambda: self.store.index("user").nth_latest("row", self.user, self.at, age))
 
     def clicked(self, age: int) -> Ints:
         """Article code of that click, per request; -1 where none."""
@@ -91,7 +92,15 @@ class Rows:
 
     def earlier_request(self, age: int) -> Ints:
         """Row in the requests table of the user's last request before this one (age 0), ...; -1 where none."""
-        return self.store.index("request").nth_latest("row", self.user, self.at, age)
+        return self._once(
+            ("request", age), lambda: self.store.index("request").nth_latest("row", self.user, self.at, age)
+        )
+
+    def _once(self, key: tuple[str, int], compute: Callable[[], Ints]) -> Ints:
+        """Many facts ask the same of the user's history."""
+        if key not in self._answers:
+            self._answers[key] = compute()
+        return self._answers[key]
 
     @cached_property
     def session_start(self) -> Ints:
@@ -124,7 +133,8 @@ class Rows:
         return take(self.store.category, self.item, NO_KEY)
 
 
-Facts = Mapping[str, "npt.NDArray[Any] | pl.Series"]
+Floats = npt.NDArray[np.float64]
+Facts = Mapping[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -133,7 +143,8 @@ class FactGroup:
 
     names: tuple[str, ...]
     compute: Callable[[Rows, tuple[str, ...]], Facts]
-    """Gets the rows and those of `names` that are wanted; values of shape (n_requests,) or (n_candidates,)."""
+    """Gets the rows and those of `names` that are wanted; values of shape (n_requests,) or (n_candidates,), NaN where
+    unknown."""
     per_request: bool = False
     needs: tuple[str, ...] = ()
     """Parts of the log without which the group is left out: `impressions`, `articles.words`, `clicks.referrer` ..."""
@@ -175,14 +186,14 @@ def counted(
     return FactGroup(names, compute, per_request, needs)
 
 
-def known_times(times: Ints) -> pl.Series:
-    """Milliseconds as a column, `NO_TIME` as null."""
-    return pl.Series(times).set(pl.Series(times == NO_TIME), None)
+def known_times(times: Ints) -> Floats:
+    """Milliseconds, `NO_TIME` as NaN. Exact: a double holds whole numbers up to 2 ** 53."""
+    return np.where(times == NO_TIME, np.nan, times)
 
 
-def known_numbers(values: Ints) -> pl.Series:
-    """Numbers as a column, negative ones as null."""
-    return pl.Series(values).set(pl.Series(values < 0), None)
+def known_numbers(values: Ints) -> Floats:
+    """Numbers, negative ones as NaN."""
+    return np.where(values < 0, np.nan, values)
 
 
 def attach_facts(groups: Sequence[FactGroup], rows: Rows, wanted: set[str]) -> pl.DataFrame:
@@ -199,5 +210,5 @@ def attach_facts(groups: Sequence[FactGroup], rows: Rows, wanted: set[str]) -> p
 
 def _columns(group: FactGroup, rows: Rows, names: tuple[str, ...]) -> list[pl.Series]:
     values = group.compute(rows, names)
-    columns = [pl.Series(name, values[name]) for name in names]
-    return [column.gather(rows.row) for column in columns] if group.per_request else columns
+    columns = {name: values[name][rows.row] if group.per_request else values[name] for name in names}
+    return [pl.Series(name, column, nan_to_null=column.dtype.kind == "f") for name, column in columns.items()]

@@ -22,6 +22,8 @@ def codes_of(ids: pl.Series, known: pl.Series) -> Ints:
     """
     if ids.dtype != known.dtype:
         ids = ids.cast(known.dtype, strict=False)
+    if len(known) == 1:
+        return np.where((ids == known[0]).fill_null(False).to_numpy(), 0, NO_KEY)
     if known.flags["SORTED_ASC"] and len(ids) * FEW < len(known):
         return _codes_of_few(ids, known)
     table = pl.DataFrame({"id": known, "code": np.arange(len(known), dtype=np.int64)})

@@ -4,14 +4,18 @@ LightGBM and networks see the codes; the bundle keeps the table (`vocabulary.par
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
+import numpy as np
 import polars as pl
 
 from features.columns import REQUEST_CONTEXT
 from features.windows import Ints
 
 UNKNOWN = 0
+FEW = 8
+"""So few values are looked up one by one: a single request must not pay for a join."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,11 @@ class Vocabulary:
         empty = pl.DataFrame(schema={"column": pl.String, "value": pl.String, "code": pl.Int32})
         return cls(pl.concat([empty, *parts]))
 
+    @cached_property
+    def _codes(self) -> dict[str, dict[str, int]]:
+        parts = self.table.partition_by("column", as_dict=True)
+        return {str(name): dict(zip(part["value"], part["code"], strict=True)) for (name,), part in parts.items()}
+
     @property
     def columns(self) -> tuple[str, ...]:
         """The context columns that the log had, in canonical order."""
@@ -46,6 +55,9 @@ class Vocabulary:
 
     def codes(self, values: pl.Series) -> Ints:
         """Code of each value of the column that the series is named after; null and unseen are 0. Order kept."""
+        if len(values) <= FEW:
+            by_value = self._codes.get(values.name, {})
+            return np.array([by_value.get(value, UNKNOWN) for value in values.cast(pl.String)], np.int64)
         known = self.table.filter(pl.col("column") == values.name).select("value", "code")
         asked = values.cast(pl.String).to_frame("value").join(known, on="value", how="left", maintain_order="left")
         return asked["code"].fill_null(UNKNOWN).cast(pl.Int64).to_numpy()

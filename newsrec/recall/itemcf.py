@@ -53,6 +53,9 @@ class ItemCFParams:
 WEIGHT_UNIT = 1_000
 """Pair weights are kept in thousandths."""
 
+FEW_SOURCES = 500
+"""So few articles at one refresh are looked up in a table of all, which is kept until another refresh is asked for."""
+
 CHUNK_EXPANSIONS = 8_000_000
 """Rows of (request, history item, neighbour) handled at once; bounds the memory."""
 
@@ -70,6 +73,7 @@ class ItemCF:
         self._first_bucket = settings.first_bucket(self._window)
         self._pairs = self._count_pairs()
         self._clicks = clicks_per_bucket(store, settings, self._first_bucket)
+        self._whole: tuple[int, pl.DataFrame] | None = None
         return self
 
     def recall(self, requests: RecallRequests) -> pl.DataFrame:
@@ -120,6 +124,26 @@ class ItemCF:
 
     def _neighbours(self, wanted: pl.DataFrame) -> pl.DataFrame:
         """Best neighbours `grid, source, target, similarity` of each wanted (grid, source)."""
+        grids = wanted["grid"].unique()
+        if len(grids) == 1 and len(wanted) <= FEW_SOURCES:
+            return self._looked_up(int(grids[0]), wanted["source"].to_numpy())
+        return self._computed(wanted)
+
+    def _looked_up(self, grid: int, sources: Ints) -> pl.DataFrame:
+        kept = self._whole
+        if kept is None or kept[0] != grid:
+            everything = pl.DataFrame({"source": np.arange(self._store.n_items, dtype=np.int64)})
+            table = self._computed(everything.with_columns(pl.lit(grid, pl.Int64).alias("grid")))
+            kept = self._whole = (grid, table.sort("source", maintain_order=True))
+        neighbours = kept[1]
+        known = neighbours["source"].to_numpy()
+        start, end = np.searchsorted(known, sources, side="left"), np.searchsorted(known, sources, side="right")
+        length = end - start
+        place = np.arange(length.sum()) + np.repeat(start - np.cumsum(length) + length, length)
+        chosen: pl.DataFrame = neighbours[place]
+        return chosen
+
+    def _computed(self, wanted: pl.DataFrame) -> pl.DataFrame:
         buckets, click_buckets = self._pairs["bucket"].to_numpy(), self._clicks["bucket"].to_numpy()
         tables = []
         for (grid,), sources in wanted.partition_by("grid", as_dict=True).items():

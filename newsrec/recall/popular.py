@@ -49,6 +49,7 @@ class Popular:
         self._settings = settings
         self._steps = [max(1, round(hours * HOUR / settings.refresh_ms)) for hours in self.params.windows_hours]
         self._clicks = clicks_per_bucket(store, settings, settings.first_bucket(max(self._steps)))
+        self._kept: tuple[tuple[int, ...], int, pl.DataFrame] | None = None
         return self
 
     def table(self, at: int) -> pl.DataFrame:
@@ -64,7 +65,13 @@ class Popular:
         return top_rows(alive(scored, requests), requests, self._settings.depth)
 
     def _lists(self, grids: Ints, length: int) -> pl.DataFrame:
-        """The list of each refresh: `grid, item, score`."""
+        """The list of each refresh: `grid, item, score`; the last answer is kept, for requests one by one."""
+        asked, kept = tuple(grids.tolist()), self._kept
+        if kept is None or kept[:2] != (asked, length):
+            kept = self._kept = (asked, length, self._computed(grids, length))
+        return kept[2]
+
+    def _computed(self, grids: Ints, length: int) -> pl.DataFrame:
         buckets = self._clicks["bucket"].to_numpy()
         tables = []
         for grid in grids.tolist():
