@@ -209,7 +209,8 @@ def _popular(n: int) -> np.ndarray:
 
 def _as_text(frame: pl.DataFrame) -> pl.DataFrame:
     """Ids as text whose order is not that of the numbers."""
-    return frame.with_columns(pl.format("n{}", pl.col(name)) for name in ID_COLUMNS if name in frame.columns)
+    names = [name for name in ID_COLUMNS if name in frame.columns]
+    return frame.with_columns(pl.format("n{}", pl.col(name)).alias(name) for name in names)
 
 
 def requests_of(rows: Iterable[tuple[object, float, float]]) -> pl.DataFrame:

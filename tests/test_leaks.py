@@ -29,6 +29,7 @@ from tests.conftest import FEW_TREES
 from tests.factories import (
     IDS,
     SHALLOW,
+    UNKNOWN_ITEM,
     all_features,
     bits,
     candidates_for,
@@ -72,7 +73,8 @@ def appended(log: Log, at: pl.Expr) -> Log:
     """Every reader clicks and is shown every article at the very instant and a minute later, and so do strangers."""
     users = pl.concat([log.clicks["user_id"].unique().sort(), stranger(log.clicks["user_id"])])
     items = pl.concat([log.articles["item_id"], log.clicks["item_id"]]).unique().sort()
-    every = users.to_frame().join(pl.concat([items, stranger(items)]).to_frame("item_id"), how="cross")
+    unknown = pl.Series([UNKNOWN_ITEM if items.dtype.is_integer() else "nothing"], dtype=items.dtype)
+    every = users.to_frame().join(pl.concat([items, stranger(items), unknown]).to_frame("item_id"), how="cross")
     late = [every.with_columns((at + pl.duration(minutes=m)).cast(TIME).alias("clicked_at")) for m in (0, 1)]
     context = pl.lit("never seen before").alias("device")
     clicks = pl.concat([log.clicks, *(f.with_columns(context) for f in late)], how="diagonal")

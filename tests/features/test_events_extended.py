@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.build import build
-from features.events import EventStore
+from features.events import NEVER, EventStore
 from features.vocabulary import Vocabulary
 from newsrec.data.log import Log
 from tests.factories import (
@@ -21,6 +21,7 @@ from tests.factories import (
     candidates_for,
     clicks_of,
     impressions_of,
+    ms,
     requests_for,
     rich_log,
 )
@@ -160,7 +161,7 @@ def with_repeats(
     return tuple(of_kind(rows, kind) for kind in ("clicks", "articles", "impressions"))  # type: ignore[return-value]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     seed=st.integers(0, 2**20),
     ids=st.sampled_from(IDS),
@@ -173,7 +174,7 @@ def test_replay_in_small_batches_gives_the_bits_of_a_store_made_at_once(
     log = rich_log(seed % 7, ids)
     stream, questions = Stream(log, seed, disorder), Questions(log, seed)
     store, known = stream.start(share)
-    checks = set(stream.rng.integers(0, 60, 4).tolist())
+    checks = set(stream.rng.integers(0, 60, 2).tolist())
     for number, batch in enumerate(stream.batches(len(known))):
         store = store.extended(*with_repeats(stream, batch, known))
         known = [*known, *batch]
@@ -279,6 +280,19 @@ def test_more_articles_than_there_was_room_for() -> None:
         every = [codes.ravel() for codes in np.meshgrid(np.arange(one.n_items), np.arange(one.n_items))]
         moves = one.index("transition").counts(one.pair_key(*every), every[0] + 2**50, (None,))[0]
         assert moves.sum() == 1_100
+
+
+def test_what_was_computed_before_growing_is_computed_anew() -> None:
+    store = EventStore(START, ARTICLES.drop("created_at"))
+    assert store.item_order.tolist() == [0, 1, 2]
+    assert len(store.sequences.item) == 2
+    assert store.exists_from.tolist()[2] == NEVER
+    grown = store.extended(clicks_of([(1, 9, 6.0), (1, 3, 7.0)]))
+    assert grown.items.to_list() == [7, 8, 9, 3]
+    assert grown.item_order.tolist() == [1, 2, 3, 0]
+    assert grown.sequences.item.tolist() == [0, 2, 3, 1]
+    assert grown.exists_from.tolist() == [ms(0), ms(5), ms(6), ms(7)]
+    assert store.exists_from.tolist()[2] == NEVER
 
 
 def test_context_column_that_comes_later_is_known_from_then_on() -> None:

@@ -138,6 +138,15 @@ def test_event_counts_half_after_a_half_life_and_nothing_at_its_instant() -> Non
     assert found.tolist() == pytest.approx([0, 0.5, 0.25, 0.125], rel=1e-5)
 
 
+@pytest.mark.parametrize("after_border", [-1, 0, 1])
+def test_border_between_two_blocks_is_not_seen(after_border: int) -> None:
+    border = FAR // (DECAY_BLOCK * HALF_LIFE) * DECAY_BLOCK * HALF_LIFE
+    time = border + after_border - FAR
+    halves = np.arange(1, 8)
+    found = decaying([(2, time)], FAR).decayed("weight", np.full(7, 2), border + after_border + halves * HALF_LIFE, 5)
+    assert found == pytest.approx(0.5**halves, rel=1e-4)
+
+
 def decaying(events: list[tuple[int, int]], shift: int) -> EventIndex:
     key, time = ints(*(k for k, _ in events)), ints(*(t + shift for _, t in events))
     return EventIndex(key, time, {"weight": decay_weights(time, HALF_LIFE)})
