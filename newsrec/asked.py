@@ -1,6 +1,6 @@
 """What a caller hands to a running recommender, checked before anything is done with it: ids, moments, tables."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -42,11 +42,19 @@ def live_moment(at: datetime | None, store: EventStore) -> int:
     return asked
 
 
-def typed_ids(values: Sequence[Id], dtype: pl.DataType, name: str) -> pl.Series:
+def typed_ids(values: Collection[Id], dtype: pl.DataType, name: str) -> pl.Series:
+    """Ids as a column of the bundle's kind.
+
+    Raises:
+        UsageError: An id of another kind, or None.
+    """
     try:
-        return pl.Series("user_id" if name == "user_id" else "item_id", list(values), dtype=dtype)
+        typed = pl.Series("user_id" if name == "user_id" else "item_id", list(values), dtype=dtype)
     except (TypeError, OverflowError) as error:
         raise UsageError(f"{name}: expected {dtype}, found {list(values)[:3]!r}.") from error
+    if typed.null_count():
+        raise UsageError(f"{name}: expected {dtype}, found None.")
+    return typed
 
 
 def checked_events(frame: object, name: str, key: Sequence[str], store: EventStore) -> pl.DataFrame:

@@ -17,11 +17,23 @@ from features.columns import SECOND
 from features.events import NEVER, EventStore, milliseconds
 from features.vocabulary import Vocabulary
 from features.windows import Ints
+from newsrec.asked import Id, typed_ids
 from newsrec.assembly import Assembly
 from newsrec.recall import RecallSettings
 
 FOR_SLATES = ("popular",)
 """Channels that propose where a bundle was trained on shown lists and is asked for a list of its own."""
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which articles a list may hold."""
+
+    exclude: tuple[Id, ...] = ()
+    categories: tuple[Id, ...] | None = None
+    """None allows all."""
+    max_age: timedelta | None = None
+    """Since the article exists: its creation, else its first event."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +70,11 @@ class Live:
             for frame, name in ((clicks, "clicked_at"), (impressions, "requested_at"))
             if frame is not None and len(frame)
         ]
-        first = min((int(milliseconds(column).min()) for column in times), default=NEVER)
+        store = self.store.extended(clicks, articles, impressions)
+        # What is known already makes no table stale.
+        first = min((int(milliseconds(c).min()) for c in times if store is not self.store), default=NEVER)
         back = frozenset() if articles is None else frozenset(articles["item_id"])
-        return self._next(self.store.extended(clicks, articles, impressions), self._withdrawn - back, first)
+        return self._next(store, self._withdrawn - back, first)
 
     def without(self, item_ids: Collection[Any]) -> "Live":
         """The state in which these articles are withdrawn."""
@@ -116,19 +130,17 @@ class Live:
         gone = pl.Series(list(self._withdrawn), dtype=items.dtype)
         return items.is_in(gone.implode()).to_numpy()
 
-    def allowed(
-        self, exclude: Collection[Any], categories: Collection[Any] | None, max_age: timedelta | None, at: Ints
-    ) -> pl.Series:
+    def allowed(self, chosen: Filter, at: Ints) -> pl.Series:
         """Whether each article may be given, by item code; shape (n_items,)."""
         store = self.store
         good = np.ones(store.n_items, bool)
-        banned = store.item_codes(pl.Series([*exclude, *self._withdrawn], dtype=store.items.dtype))
+        banned = store.item_codes(typed_ids([*chosen.exclude, *self._withdrawn], store.items.dtype, "exclude"))
         good[banned[banned >= 0]] = False
-        if categories is not None:
+        if chosen.categories is not None:
             known = store.articles_by_code.categories
-            codes = known.codes(pl.Series(list(categories), dtype=known.values.dtype))
+            codes = known.codes(typed_ids(chosen.categories, known.values.dtype, "categories"))
             good &= np.isin(store.category, codes[codes >= 0])
-        if max_age is not None and len(at):
-            limit = round(max_age.total_seconds() * SECOND)
+        if chosen.max_age is not None and len(at):
+            limit = round(chosen.max_age.total_seconds() * SECOND)
             good &= store.exists_from >= int(at.min()) - limit
         return pl.Series(good)

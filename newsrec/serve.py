@@ -5,7 +5,7 @@ Imports neither torch nor optuna. Recall, features and ranking are those of trai
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Self
@@ -33,7 +33,7 @@ from newsrec.errors import BundleError, UsageError
 from newsrec.explain import explanations, proposed_by
 from newsrec.fallback import fill
 from newsrec.frames import to_polars
-from newsrec.live import Live
+from newsrec.live import Filter, Live
 from newsrec.progress import Progress, Silent
 from newsrec.rankers import RANKERS, Ranker
 
@@ -42,17 +42,6 @@ NEEDED: Final = ("candidates", "features", "protocol", "ranker", "recall", "seed
 
 WITHDRAWN: Final = float(np.finfo(np.float32).min)
 """Score of a withdrawn article."""
-
-
-@dataclass(frozen=True)
-class Filter:
-    """Which articles a list may hold."""
-
-    exclude: tuple[Id, ...] = ()
-    categories: tuple[Id, ...] | None = None
-    """None allows all."""
-    max_age: timedelta | None = None
-    """Since the article exists: its creation, else its first event."""
 
 
 class Recommender:
@@ -122,8 +111,8 @@ class Recommender:
         refuse_other_ids(new, known.clicks, ("user_id", "item_id"))
         refuse_other_ids(more, known.articles, ("item_id",) if len(more) else ())
         began = new["clicked_at"].min() if shown is None or shown.is_empty() else shown["requested_at"].min()
-        last = known.clicks["clicked_at"].max()
-        continues = began is not None and last is not None and began > last  # type: ignore[operator]
+        last = known.last_event
+        continues = began is not None and last is not None and began > pl.Series([last]).cast(TIME)[0]  # type: ignore[operator]
         if continues or (new.is_empty() and (shown is None or shown.is_empty())):
             new = pl.concat([known.clicks, new], how="diagonal_relaxed").unique(CLICK_KEY, maintain_order=True)
             frames = [frame for frame in (known.impressions, shown) if frame is not None]
@@ -157,8 +146,9 @@ class Recommender:
 
     def withdraw(self, item_ids: Collection[Id]) -> None:
         """Never recommend these articles again; `rank` puts them last. Observing them as articles brings them back."""
+        gone = typed_ids(item_ids, self.store.items.dtype, "item_ids")
         with self._writing:
-            self._live = self._live.without(item_ids)
+            self._live = self._live.without(gone)
 
     def rank(
         self,
@@ -319,10 +309,10 @@ class Recommender:
         """
         asked, lists = to_polars(requests, "requests"), to_polars(slates, "slates")
         refuse_requests(asked)
-        parts = []
+        live, parts = self._live, []
         with (progress or Silent()).stage("rank", len(asked)) as step:
             for chunk in chunks(asked):
-                assembly = replace(self._live.assembly(chunk), slates=lists)
+                assembly = replace(live.assembly(chunk), slates=lists)
                 candidates, _ = assembly.lists(chunk)
                 score = pl.Series("score", self.ranker.score(assembly.describe(candidates, chunk)))
                 parts.append(candidates.select("request_id", "item_id").with_columns(score))
@@ -374,7 +364,7 @@ class Recommender:
     def _best(self, live: Live, requests: pl.DataFrame, k: int, chosen: Filter, explain: bool) -> pl.DataFrame:
         assembly = live.proposing(requests)
         lists, coded = assembly.lists(requests)
-        allowed = live.allowed(chosen.exclude, chosen.categories, chosen.max_age, coded.at)
+        allowed = live.allowed(chosen, coded.at)
         candidates = assembly.cut(lists.filter(allowed.gather(pl.Series(live.store.item_codes(lists["item_id"])))))
         described = assembly.describe(candidates, requests)
         scored = candidates.with_columns(pl.Series("score", self.ranker.score(described))).with_row_index("place")

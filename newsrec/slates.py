@@ -78,10 +78,16 @@ def unseen_slates(log: Log, store: EventStore, config: SplitConfig, known: pl.Da
     if known is not None:
         keys = known.select("user_id", "requested_at").unique()
         rows = rows.join(keys, on=["user_id", "requested_at"], how="anti", maintain_order="left")
-    if config.test_requests < len(rows):
+    available = len(rows)
+    statistics = pl.col("time")
+    if config.validation == "gap" and available:
+        first = int(rows["time"].min()) // HOUR * HOUR  # type: ignore[arg-type]
+        statistics = pl.min_horizontal("time", pl.lit(first - round(config.gap_hours * HOUR)))
+    rows = rows.with_columns(pl.col("time").alias("at"), statistics.alias("statistics_at"), split=pl.lit("test"))
+    if config.test_requests < available:
         chosen = np.random.default_rng([config.seed, 1]).choice(len(rows), config.test_requests, replace=False)
         rows = rows[np.sort(chosen)]
-    requests = canonical_requests(rows, store)
+    requests = _canonical(rows, store)
     slates = slates_of(log.impressions, requests)
     requests = _with_ages(requests, slates, store)
     protocol: dict[str, object] = {
@@ -89,6 +95,7 @@ def unseen_slates(log: Log, store: EventStore, config: SplitConfig, known: pl.Da
         "validation": config.validation,
         "train_requests": 0,
         "test_requests": len(requests),
+        "available_requests": available,
         "requests": "impressions with a click that the bundle's state does not hold",
         "seed": config.seed,
         "fingerprint": log.fingerprint,

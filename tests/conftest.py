@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from newsrec.data import Log
+from newsrec.data import Log, write_log
 from newsrec.simulate import SimulationConfig, simulate
 from newsrec.train import TrainConfig, TrainResult, train
 
@@ -39,6 +39,13 @@ def measured(log: Log, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
     return train(TrainConfig(out=out, params=FEW_TREES, refit=False), log=log)
 
 
+@pytest.fixture(scope="session")
+def on_slates(log: Log, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    """A run over the shown lists, with `refit=False`. Do not change its folder."""
+    out = tmp_path_factory.mktemp("runs") / "on-slates"
+    return train(TrainConfig(out=out, params=FEW_TREES, refit=False, candidates="slate"), log=log)
+
+
 @pytest.fixture
 def bundle(trained: TrainResult, tmp_path: Path) -> Path:
     """A copy of the refitted bundle, to be damaged."""
@@ -48,10 +55,7 @@ def bundle(trained: TrainResult, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def tables(log: Log, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The log as files of the format `table` with integer ids, as the log itself has them."""
-    folder = tmp_path_factory.mktemp("tables")
-    log.clicks.write_parquet(folder / "clicks.parquet")
-    log.articles.write_parquet(folder / "articles.parquet")
-    return folder
+    return write_log(log, tmp_path_factory.mktemp("tables"), "table")
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from newsrec.data import Log, ReadOptions
+from newsrec.data import Log, ReadOptions, write_log
 from newsrec.errors import BundleError, DataError, UsageError
 from newsrec.evaluate import EvaluateConfig, compare, evaluate
 from newsrec.serve import Recommender
@@ -50,9 +49,33 @@ def test_bundle_without_a_refit_measures_what_it_measured_itself(measured: Train
     assert protocol["format"] == "table"
     assert protocol["train_requests"] == 0
     assert protocol["statistics"] == "live"
-    assert protocol["requests"] == "clicks that the bundle's state does not hold"
+    assert protocol["requests"] == "impressions with a click that the bundle's state does not hold"
     for same in ("test_requests", "validation", "candidates", "seed"):
         assert protocol[same] == measured.metrics["protocol"][same]
+
+
+def test_so_does_one_that_ranks_shown_lists(on_slates: TrainResult, tables: Path) -> None:
+    figures = evaluate(config(on_slates, tables))
+    assert {name: figures[name] for name in FIGURES} == {name: on_slates.metrics[name] for name in FIGURES}
+    assert figures["recall"] == {}
+    assert figures["protocol"]["candidates"] == "the whole list that was shown"
+    assert figures["protocol"]["test_requests"] == on_slates.metrics["protocol"]["test_requests"] > 1_000
+
+
+def test_one_that_ranks_shown_lists_needs_them(on_slates: TrainResult, log: Log, tmp_path: Path) -> None:
+    log.clicks.write_parquet(tmp_path / "clicks.parquet")
+    with pytest.raises(DataError, match="--data: expected impressions, as the bundle ranks shown lists, found clicks"):
+        evaluate(config(on_slates, tmp_path))
+
+
+@pytest.mark.parametrize("validation", ["temporal", "last-click", "gap"])
+def test_so_does_one_of_a_log_of_clicks_alone(log: Log, tmp_path: Path, validation: str) -> None:
+    clicks = replace(log, impressions=None)
+    split = SplitConfig(validation=validation)
+    run = train(TrainConfig(out=tmp_path / "run", params=WEAK, split=split, refit=False), log=clicks)
+    figures = evaluate(config(run, write_log(clicks, tmp_path / "tables", "table")))
+    assert {name: figures[name] for name in FIGURES} == {name: run.metrics[name] for name in FIGURES}
+    assert figures["protocol"]["requests"] == "clicks that the bundle's state does not hold"
 
 
 @pytest.mark.parametrize("validation", ["last-click", "gap"])
@@ -67,12 +90,18 @@ def test_so_it_does_under_the_other_validations(
 
 
 def test_data_that_only_continues_the_state_gives_the_same_figures(
-    measured: TrainResult, tables: Path, log: Log, tmp_path: Path
+    measured: TrainResult, on_slates: TrainResult, log: Log, tmp_path: Path
 ) -> None:
     until = Recommender.load(measured.run).known_until
-    log.clicks.filter(pl.col("clicked_at").to_physical() >= until).write_parquet(tmp_path / "clicks.parquet")
-    shutil.copy(tables / "articles.parquet", tmp_path)
-    assert evaluate(config(measured, tmp_path))["rank"] == measured.metrics["rank"]
+    assert log.impressions is not None
+    later = replace(
+        log,
+        clicks=log.clicks.filter(pl.col("clicked_at").to_physical() >= until),
+        impressions=log.impressions.filter(pl.col("requested_at").to_physical() >= until),
+    )
+    folder = write_log(later, tmp_path / "later", "table")
+    for run in (measured, on_slates):
+        assert evaluate(config(run, folder))["rank"] == run.metrics["rank"]
 
 
 def test_bundle_that_knows_every_click_is_refused(trained: TrainResult, tables: Path, tmp_path: Path) -> None:
