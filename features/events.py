@@ -88,7 +88,7 @@ class EventStore:
             articles: Canonical articles; a null leaves what was known of a known article.
             impressions: Canonical impressions, distinct by request and item.
         """
-        new_clicks = None if clicks is None else clicks.filter(~self._has(clicks, "user_item", "clicked_at"))
+        new_clicks = None if clicks is None else self._unknown_clicks(clicks)
         new_shown = None if impressions is None else self._unknown_shown(impressions)
         given = {"clicks": new_clicks, "articles": articles, "impressions": new_shown}
         more = {name: frame for name, frame in given.items() if frame is not None and frame.height}
@@ -298,8 +298,17 @@ class EventStore:
                 self.last_event = last if self.last_event is None else max(last, self.last_event)
         np.minimum.at(self.first_click, clicks["user"], clicks["time"])
 
+    def _unknown_clicks(self, clicks: pl.DataFrame) -> pl.DataFrame:
+        """Only the clicks that the store does not have."""
+        # Known clicks are no later than the user's last one: usual ones need no look at all that the user has read.
+        if not self._late(clicks, "user", "clicked_at"):
+            return clicks
+        return clicks.filter(~self._has(clicks, "user_item", "clicked_at"))
+
     def _unknown_shown(self, shown: pl.DataFrame) -> pl.DataFrame:
         """Only the exposures that the store does not have."""
+        if not self._late(shown, "request", "requested_at"):
+            return shown
         there = self._has(shown, "user_exposure", "requested_at")
         if not there.any():
             return shown

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.ids import Ids, codes_of
+from features.ids import MANY_CHUNKS, Ids, codes_of
 
 
 def text(*values: str | None) -> pl.Series:
@@ -71,9 +71,19 @@ def test_grown_ids_answer_as_a_dictionary(batches: list[list[int]], as_text: boo
 
 
 @pytest.mark.parametrize("n", [1, 5, 400])
-def test_one_id_at_a_time_leaves_few_parts(n: int) -> None:
+def test_one_id_at_a_time_leaves_few_pieces(n: int) -> None:
     ids = Ids.of(pl.Series(range(1_000)))
     for i in range(n):
         ids = ids.extended(pl.Series([10_000 - i]))
     assert ids.codes(pl.Series([10_000, 10_001 - n, 999])).tolist() == [1_000, 999 + n, 999]
-    assert len(ids._parts) <= 5
+    assert ids.values.n_chunks() <= MANY_CHUNKS + 2
+
+
+def test_two_lists_that_grow_out_of_one_know_nothing_of_each_other() -> None:
+    ids = Ids.of(pl.Series(range(100)))
+    assert ids.codes(pl.Series([7])).tolist() == [7]
+    first, second = ids.extended(pl.Series([200])), ids.extended(pl.Series([300]))
+    asked = pl.Series([200]), pl.Series([300])
+    assert [first.codes(one).tolist() for one in asked] == [[100], [-1]]
+    assert [second.codes(one).tolist() for one in asked] == [[-1], [100]]
+    assert [ids.codes(one).tolist() for one in asked] == [[-1], [-1]]
