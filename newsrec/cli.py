@@ -18,7 +18,7 @@ import typer
 from newsrec.console import Console
 from newsrec.data import FORMATS, WRITERS
 from newsrec.errors import NewsrecError, UsageError
-from newsrec.recall import CHANNELS
+from newsrec.recall import CHANNELS, DEFAULT_CHANNELS
 
 if TYPE_CHECKING:
     from newsrec.data import ReadOptions
@@ -117,7 +117,11 @@ def train(
     ] = None,
     validation: Annotated[Validation, typer.Option(help="How the test requests are held out.")] = Validation.temporal,
     recall: Annotated[
-        str | None, typer.Option(help=f"Recall channels, separated by commas: {','.join(CHANNELS)}.")
+        str | None,
+        typer.Option(
+            help=f"Recall channels, separated by commas: {','.join(CHANNELS)}. "
+            f"Without it {','.join(DEFAULT_CHANNELS)}, and none for slate."
+        ),
     ] = None,
     candidates: Annotated[
         str | None, typer.Option(help="slate (the list that was shown) or recall; without it, what the format is for.")

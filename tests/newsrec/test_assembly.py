@@ -1,5 +1,6 @@
 """Requests in, described candidates out: the same rows whatever the chunks, for training, validation and scoring."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -7,19 +8,21 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from features.catalog import FEATURES, parts_of, features_for
+from features.catalog import FEATURES, features_for, parts_of
 from features.events import EventStore
 from features.vocabulary import Vocabulary
 from newsrec import assembly as module
-from newsrec.assembly import BASELINES, Assembly, ScoredLists, chunks, score_lists, training_data
+from newsrec.assembly import Assembly, ScoredLists, chunks, score_lists, training_data
 from newsrec.candidates import SamplingConfig, label, sample_negatives
 from newsrec.data import Log
 from newsrec.errors import UsageError
 from newsrec.progress import Clock
 from newsrec.rankers import RankingData
 from newsrec.recall import CHANNELS, RecallRequests, RecallSettings
+from newsrec.slates import canonical_requests, slates_of
+from newsrec.slates import requests_of as requests_of_log
 from newsrec.split import Split, SplitConfig, split_log
-from tests.factories import bits, described, fitted, proposed, small_log
+from tests.factories import bits, described, fitted, proposed, rich_log, small_log
 
 NAMES = tuple(CHANNELS)
 SETTINGS = RecallSettings(depth=12)
@@ -201,22 +204,28 @@ class TestScoreLists:
         lists = proposed(LOG, test, SETTINGS).filter(pl.col("recall_rank") <= 10)
         key = ["request_id", "recall_rank"]
         expected = label(lists, SPLIT.positives).select("request_id", "item_id", "label", "recall_rank").sort(key)
-        assert rows.select(expected.columns).sort(key).equals(expected)
-        assert rows["score"].to_list() == [-rank for rank in rows["recall_rank"]]
+        found = rows.with_columns((-pl.col("recall_order")).cast(pl.UInt16).alias("recall_rank"))
+        assert found.select(expected.columns).sort(key).equals(expected)
+        assert rows["score"].to_list() == rows["recall_order"].to_list()
 
     def test_baselines_are_orders_over_the_features(self) -> None:
         rows = scored(assembly_of()).rows
         test = SPLIT.part("test")
         features = described(LOG, proposed(LOG, test, SETTINGS), test)
         joined = rows.join(features, on=["request_id", "item_id"], maintain_order="left", suffix="_seen")
-        assert rows.columns[-len(BASELINES) :] == list(BASELINES)
+        assert scored(assembly_of()).baselines == ("popularity", "recency", "recall_order")
         assert rows["popularity"].to_list() == joined["item_clicks_1h"].to_list()
-        assert rows["recall_order"].to_list() == [-rank for rank in rows["recall_rank"]]
+        assert rows["recall_order"].to_list() == [-rank for rank in joined["recall_rank"]]
         assert rows["recency"].to_list() == (-joined["item_age_hours"].fill_null(1e6)).to_list()
 
-    def test_log_without_creation_times_has_no_recency_to_go_by(self) -> None:
+    def test_log_without_creation_times_goes_by_when_an_article_was_first_seen(self) -> None:
         bare = replace(LOG, articles=LOG.articles.drop("created_at"))
-        assert set(scored(assembly_of(bare)).rows["recency"]) == {0.0}
+        rows, test = scored(assembly_of(bare)).rows, SPLIT.part("test")
+        features = described(bare, proposed(bare, test, SETTINGS), test)
+        joined = rows.join(features, on=["request_id", "item_id"], maintain_order="left")
+        seen = joined["item_hours_since_first_seen"]
+        assert rows["recency"].to_list() == [0.0 if hours is None else -hours for hours in seen]
+        assert rows["recency"].n_unique() > 10
 
     def test_ranks_of_what_was_clicked_come_from_the_uncut_lists(self) -> None:
         test = SPLIT.part("test")
@@ -235,6 +244,64 @@ class TestScoreLists:
         assert found.rows["label"].sum() == 0
         assert len(found.rows) == len(scored(assembly_of()).rows)
         assert found.positive_ranks.is_empty()
+
+
+class TestShownLists:
+    """Requests that bring their lists: all of `rich_log`, in an order of items that no sort would give."""
+
+    LOG = rich_log(2)
+    STORE = EventStore(LOG.clicks, LOG.articles, LOG.impressions)
+    REQUESTS = canonical_requests(requests_of_log(LOG.impressions), STORE)
+    SLATES = slates_of(LOG.impressions.reverse(), REQUESTS)
+    POSITIVES = SLATES.filter(pl.col("label") == 1).select("request_id", "item_id")
+
+    def of(self, channels: Sequence[str] = ()) -> Assembly:
+        return Assembly.of(self.STORE, channels, SETTINGS, list_length=3, slates=self.SLATES)
+
+    @pytest.mark.parametrize("channels", [(), NAMES])
+    def test_lists_are_whole_in_their_order_and_never_cut(self, channels: Sequence[str]) -> None:
+        assembly = self.of(channels)
+        lists, _ = assembly.lists(self.REQUESTS)
+        assert assembly.cut(lists).select("request_id", "item_id").equals(self.SLATES.select("request_id", "item_id"))
+        assert lists.group_by("request_id").len()["len"].max() > 3
+
+    def test_channels_only_describe(self) -> None:
+        lists, _ = self.of(NAMES).lists(self.REQUESTS)
+        said = proposed(self.LOG, self.REQUESTS, SETTINGS)
+        expected = self.SLATES.select("request_id", "item_id").join(
+            said, on=["request_id", "item_id"], how="left", maintain_order="left"
+        )
+        assert bits(lists.select(expected.columns)) == bits(expected)
+        assert 0 < lists["popular_rank"].null_count() < len(lists)
+
+    def test_without_channels_no_feature_is_of_recall(self) -> None:
+        names = [f.name for f in self.of().features]
+        assert not [name for name in names if name.endswith(("_score", "recall_rank")) or name in NAMES]
+        assert "item_click_rate_24h" in names
+
+    def test_nothing_shown_is_sampled(self) -> None:
+        data = training_data(self.of(), self.REQUESTS, self.POSITIVES, SamplingConfig(top=0, others=0))
+        told = self.SLATES.group_by("request_id").agg(pl.len(), pl.col("label").sum())
+        both = told.filter(pl.col("label").is_between(1, pl.col("len") - 1))
+        assert len(data) == both["len"].sum() > 0
+        assert set(data.request) == set(both["request_id"])
+        assert set(data.weight) == {1.0}
+
+    def test_recall_is_not_measured(self) -> None:
+        found = score_lists(self.of(), lambda f: np.zeros(len(f), np.float32), self.REQUESTS, self.POSITIVES)
+        assert found.positive_ranks is None
+        assert found.baselines == ("popularity", "click_rate", "recency")
+        assert (
+            found.rows.select("request_id", "item_id", "label")
+            .sort("request_id", maintain_order=True)
+            .equals(self.SLATES)
+        )
+
+    def test_features_and_families_can_be_left_out(self) -> None:
+        names = [f.name for f in Assembly.of(self.STORE, (), SETTINGS, slates=self.SLATES, without=["hour"]).features]
+        assert names == [f.name for f in self.of().features if f.name != "hour"]
+        with pytest.raises(UsageError, match=r"--without: expected features or families of .*found .*astrology"):
+            Assembly.of(self.STORE, (), SETTINGS, slates=self.SLATES, without=["astrology"])
 
 
 def test_one_channel_alone_is_enough() -> None:

@@ -18,7 +18,7 @@ from newsrec.console import Console, stages
 from newsrec.data import FORMATS, WRITERS
 from newsrec.rankers import RANKERS
 from newsrec.rankers.lgbm import OBJECTIVES
-from newsrec.recall import CHANNELS
+from newsrec.recall import CHANNELS, DEFAULT_CHANNELS
 from newsrec.split import VALIDATIONS
 from newsrec.train import TrainConfig
 
@@ -89,7 +89,6 @@ class TestHelp:
         text, config = flat(help_of(capsys, "train")), TrainConfig()
         for flag, value in (
             ("ranker", config.ranker),
-            ("recall", ",".join(config.recall)),
             ("seed", config.seed),
             ("list-length", config.list_length),
             ("validation", config.split.validation),
@@ -98,6 +97,7 @@ class TestHelp:
             ("train-requests", config.split.train_requests),
         ):
             assert re.search(rf"--{flag} <[^>]*> [^\[]*\[default: {value}[;\]]", text), flag
+        assert f"Without it {','.join(DEFAULT_CHANNELS)}, and none for slate." in text
 
     def test_validation_modes_are_those_of_the_split(self) -> None:
         assert [mode.value for mode in Validation] == list(VALIDATIONS)
@@ -122,6 +122,7 @@ def places(tmp_path: Path, tables: Path) -> dict[str, Path]:
     (tmp_path / "taken" / "letter.txt").write_text("keep me", encoding="utf-8")
     (tmp_path / "bad.json").write_text("{trees: 7}", encoding="utf-8")
     (tmp_path / "wrong.json").write_text('{"trees": "many"}', encoding="utf-8")
+    (tmp_path / "times.csv").write_text("user_id,item_id,clicked_at\n1,2,2024-01-01T00:00:00Z\n", encoding="utf-8")
     (tmp_path / "words.csv").write_text("user_id,item_id,clicked_at\n1,2,yesterday\n", encoding="utf-8")
     return {"tmp": tmp_path, "tables": tables}
 
@@ -148,7 +149,19 @@ WRONG: dict[str, tuple[str, str]] = {
     ),
     "no such objective": ("train --objective luck --out {tmp}/run", "objective: one of"),
     "no such reranker": ("train --reranker din --out {tmp}/run", "--reranker: expected one of"),
-    "slates of clicks": ("train --candidates slate --out {tmp}/run", "--candidates: expected 'recall'"),
+    "no such candidates": (
+        "train --candidates all --out {tmp}/run",
+        r"--candidates: expected one of \['recall', 'slate'",
+    ),
+    "slates of clicks": (
+        "train --data {tmp}/times.csv --candidates slate --out {tmp}/run",
+        "--candidates slate: expected a log with impressions, found clicks only",
+    ),
+    "slates by last clicks": (
+        "train --data {tables} --candidates slate --validation last-click --out {tmp}/run",
+        "--validation last-click: expected a click log, found shown lists",
+    ),
+    "no such feature": ("train --data {tables} --without luck --out {tmp}/run", "--without: expected features"),
     "short lists": ("train --list-length 9 --out {tmp}/run", "--list-length: expected 10 to 10000"),
     "standing clock": ("train --recall-refresh 0 --out {tmp}/run", "--recall-refresh: expected minutes above zero"),
     "no length": ("train --data {tables} --test-days 0 --out {tmp}/run", "--test-days 0"),

@@ -18,25 +18,27 @@ from newsrec import train as module
 from newsrec.artefacts import DETECTORS
 from newsrec.assembly import BASELINES
 from newsrec.bundle import read_manifest, sha256
-from newsrec.data import Log, read_log
+from newsrec.data import FORMATS, SLATE_FORMATS, Log, read_log, write_log
 from newsrec.errors import BundleError, DataError, UsageError
 from newsrec.progress import Silent, Step
-from newsrec.recall import CHANNELS
+from newsrec.recall import CHANNELS, DEFAULT_CHANNELS
 from newsrec.simulate import SimulationConfig, simulate
 from newsrec.split import SplitConfig, split_log
 from newsrec.train import TrainConfig, TrainResult, config_of_run, load_params, read, train
 from tests.conftest import FEW_TREES
-from tests.factories import clicks_of, log_of, small_log
+from tests.factories import clicks_of, log_of, rich_log, small_log
 
 QUICK = TrainConfig(
     params={"trees": 3, "min_data_in_leaf": 2, "threads": 1},
     split=SplitConfig(test_days=0.5, valid_days=0.5, warmup_hours=2),
 )
 """A run over `small_log` in well under a second."""
+HALF_DAYS = SplitConfig(test_days=0.5, valid_days=0.5)
 FIGURES = {"mrr@5", "hit@5", "ndcg@5", "ndcg@10", "auc", "gauc"}
 FILES = {
     *("manifest.json", "features.json", "vocabulary.parquet", "lambdarank.txt", "params.json", "metrics.json"),
     *("report.html", "per_request.parquet", "state/clicks.parquet", "state/articles.parquet"),
+    "state/impressions.parquet",
     *(f"recall/{name}.parquet" for name in CHANNELS),
 }
 
@@ -49,8 +51,8 @@ def loaded(run: Path, name: str) -> Any:
     return json.loads((run / name).read_text(encoding="utf-8"))
 
 
-def until(result: TrainResult, period: str) -> pl.Expr:
-    return pl.col("clicked_at") < datetime.fromisoformat(result.metrics["protocol"][f"{period}_from"])
+def until(result: TrainResult, period: str, time: str = "clicked_at") -> pl.Expr:
+    return pl.col(time) < datetime.fromisoformat(result.metrics["protocol"][f"{period}_from"])
 
 
 class TestWhatARunLeaves:
@@ -90,7 +92,8 @@ class TestWhatARunLeaves:
         manifest = loaded(trained.run, "manifest.json")
         assert manifest["data"] == {"path": None, "format": "simulated", "fingerprint": log.fingerprint}
         assert (manifest["ranker"], manifest["seed"], manifest["refit"]) == ("lgbm", 0, True)
-        assert manifest["recall"]["channels"] == list(TrainConfig().recall)
+        assert manifest["recall"]["channels"] == list(DEFAULT_CHANNELS)
+        assert manifest["candidates"] == "recall"
         assert manifest["protocol"] == loaded(trained.run, "metrics.json")["protocol"]
         assert manifest["validation"]["validation"] == "temporal"
         assert {"lightgbm", "numpy", "polars"} <= set(manifest["packages"])
@@ -126,6 +129,52 @@ class TestWhatARunLeaves:
         assert "logloss" not in trained.metrics["rank"]
 
 
+class TestShownLists:
+    def test_files_are_the_same_without_tables_of_recall(self, on_slates: TrainResult) -> None:
+        there = {str(path.relative_to(on_slates.run)) for path in on_slates.run.rglob("*") if path.is_file()}
+        assert there == {name for name in FILES if not name.startswith("recall/")}
+        manifest = read_manifest(on_slates.run)
+        assert (manifest["candidates"], manifest["recall"]["channels"]) == ("slate", [])
+
+    def test_metrics_have_no_recall_and_the_ranker_beats_its_baselines(self, on_slates: TrainResult) -> None:
+        metrics = on_slates.metrics
+        assert metrics["recall"] == {}
+        assert set(metrics["baselines"]) == {"popularity", "click_rate", "recency"}
+        assert all(metrics["rank"]["auc"] > figures["auc"] for figures in metrics["baselines"].values())
+
+    @pytest.mark.parametrize("format", FORMATS)
+    def test_they_are_the_default_of_formats_that_are_made_for_them(self, tmp_path: Path, format: str) -> None:
+        result = quick(tmp_path / "run", replace(rich_log(2), format=format), split=HALF_DAYS)
+        chosen = "slate" if format in SLATE_FORMATS else "recall"
+        assert read_manifest(result.run)["candidates"] == chosen
+        assert set(result.metrics["recall"]) == ({*DEFAULT_CHANNELS, "merged"} if chosen == "recall" else set())
+
+    def test_channels_may_describe_them(self, tmp_path: Path) -> None:
+        result = quick(tmp_path / "run", rich_log(2), candidates="slate", recall=("popular",), split=HALF_DAYS)
+        assert (result.run / "recall" / "popular.parquet").is_file()
+        assert "popular_rank" in read_manifest(result.run)["features"]
+        assert result.metrics["protocol"]["candidates"] == "the whole list that was shown, described by recall popular"
+
+    def test_recall_can_be_asked_of_them(self, tmp_path: Path) -> None:
+        log = replace(rich_log(2), format="mind")
+        result = quick(tmp_path / "run", log, candidates="recall", split=HALF_DAYS)
+        assert result.metrics["protocol"]["candidates"].startswith("recall itemcf+popular,")
+
+    @pytest.mark.parametrize(
+        ("log", "changes", "message"),
+        [
+            (small_log(1), {}, "--candidates slate: expected a log with impressions, found clicks only"),
+            (rich_log(2), {"split": SplitConfig("last-click")}, "--validation last-click: expected a click log, found"),
+        ],
+    )
+    def test_what_they_cannot_be_asked_is_refused(
+        self, tmp_path: Path, log: Log, changes: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(UsageError, match=message):
+            quick(tmp_path / "run", log, candidates="slate", **changes)
+        assert not list(tmp_path.iterdir())
+
+
 class TestState:
     def state(self, result: TrainResult) -> pl.DataFrame:
         return pl.read_parquet(result.run / "state" / "clicks.parquet")
@@ -133,11 +182,15 @@ class TestState:
     def test_refit_holds_every_event(self, trained: TrainResult, log: Log) -> None:
         assert self.state(trained).equals(log.clicks)
         assert pl.read_parquet(trained.run / "state" / "articles.parquet").equals(log.articles)
+        assert pl.read_parquet(trained.run / "state" / "impressions.parquet").equals(log.impressions)
 
     def test_no_refit_holds_nothing_of_the_test_period(self, measured: TrainResult, log: Log) -> None:
         state = self.state(measured)
         assert state.equals(log.clicks.filter(until(measured, "test")))
         assert 0 < len(state) < len(log.clicks)
+        shown = pl.read_parquet(measured.run / "state" / "impressions.parquet")
+        assert shown.equals(log.impressions.filter(until(measured, "test", "requested_at")))
+        assert 0 < len(shown) < len(log.impressions)
         assert measured.metrics["refit"] is False
 
     def test_click_at_the_first_instant_of_the_test_period_is_not_held(self, tmp_path: Path) -> None:
@@ -174,7 +227,7 @@ class TestRepeats:
 
     def test_same_seed_gives_the_same_model_text_and_figures(self, tmp_path: Path) -> None:
         one, same, other = (quick(tmp_path / name, seed=seed) for name, seed in (("a", 5), ("b", 5), ("c", 6)))
-        for name in FILES - {"manifest.json", "metrics.json", "report.html"}:
+        for name in FILES - {"manifest.json", "metrics.json", "report.html", "state/impressions.parquet"}:
             assert (one.run / name).read_bytes() == (same.run / name).read_bytes(), name
         figures = [{k: v for k, v in r.metrics.items() if k not in self.TIMES} for r in (one, same, other)]
         assert figures[0] == figures[1] != figures[2]
@@ -201,6 +254,7 @@ class TestRefusals:
             ({"list_length": 10_001}, "found 10001"),
             ({"recall": ("psychic",)}, "--recall: expected channels of"),
             ({"recall": ()}, "--recall: expected channels of .* found none"),
+            ({"candidates": "all"}, r"--candidates: expected one of \['recall', 'slate'\], found 'all'"),
             ({"params": {"leaves": 3}}, r"found \['leaves'\]"),
             ({"split": SplitConfig("random")}, "--validation: expected one of"),
         ],
@@ -303,17 +357,15 @@ class TestRunAgain:
 
     def test_refuses_other_data(self, bundle: Path, tables: Path, tmp_path: Path, log: Log) -> None:
         other = tmp_path / "other"
-        other.mkdir()
-        log.clicks[1:].write_parquet(other / "clicks.parquet")
-        log.articles.write_parquet(other / "articles.parquet")
+        write_log(replace(log, clicks=log.clicks[1:]), other, "table")
         with pytest.raises(BundleError, match=r"expected the data .*fingerprint \w{12}\), found another"):
             config_of_run(self.bundle_of(bundle, tables), TrainConfig(data=other))
 
     def test_same_data_elsewhere_is_the_same(self, bundle: Path, tables: Path, tmp_path: Path, log: Log) -> None:
         moved = tmp_path / "moved"
-        moved.mkdir()
-        log.clicks.sample(fraction=1, shuffle=True, seed=0).write_parquet(moved / "clicks.parquet")
-        log.articles.write_parquet(moved / "articles.parquet")
+        frames = {"clicks": log.clicks, "impressions": log.impressions}
+        shuffled = {name: frame.sample(fraction=1, shuffle=True, seed=0) for name, frame in frames.items()}
+        write_log(replace(log, **shuffled), moved, "table")
         assert config_of_run(self.bundle_of(bundle, tables), TrainConfig(data=moved))[0].data == moved
 
     def test_refuses_a_damaged_bundle(self, bundle: Path) -> None:
