@@ -55,9 +55,11 @@ class Ids:
             return codes_of(ids, self.values)
         if ids.dtype != self.values.dtype:
             ids = ids.cast(self.values.dtype, strict=False)
-        if not self._code:
-            self._code.update(zip(self.values, range(len(self)), strict=True))
-        found = np.fromiter(map(self._code.get, ids, repeat(NO_KEY)), np.int64, len(ids))
+        code = self._code
+        if not code:
+            # Put in place only when whole: other threads may ask meanwhile.
+            code = self._code = dict(zip(self.values, range(len(self)), strict=True))
+        found = np.fromiter(map(code.get, ids, repeat(NO_KEY)), np.int64, len(ids))
         return np.where(found < len(self), found, NO_KEY)
 
     def extended(self, ids: pl.Series) -> "Ids":

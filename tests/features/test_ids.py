@@ -1,5 +1,7 @@
 """Ids and their codes: found by join or by search, and growing without moving."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import polars as pl
 import pytest
 from hypothesis import given
@@ -87,3 +89,13 @@ def test_two_lists_that_grow_out_of_one_know_nothing_of_each_other() -> None:
     assert [first.codes(one).tolist() for one in asked] == [[100], [-1]]
     assert [second.codes(one).tolist() for one in asked] == [[-1], [100]]
     assert [ids.codes(one).tolist() for one in asked] == [[-1], [-1]]
+
+
+def test_threads_that_ask_first_together_all_get_the_codes() -> None:
+    """The table is made at the first question; a half-made one must not answer."""
+    values = pl.Series(range(300_000))
+    for _ in range(5):
+        ids = Ids(values)
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(ids.codes, [pl.Series([299_999])] * 8))
+        assert [codes.tolist() for codes in found] == [[299_999]] * 8
