@@ -1,9 +1,7 @@
 """A loaded bundle answers as training would have, for anybody, at any moment, and knows nothing of what comes later."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from subprocess import CompletedProcess
 
 import numpy as np
@@ -14,12 +12,13 @@ from features.columns import DAY, TIME
 from features.events import EventStore
 from newsrec.assembly import Assembly, score_lists
 from newsrec.data import Log
-from newsrec.errors import DataError, UsageError
+from newsrec.errors import DataError
 from newsrec.recall import RecallSettings
-from newsrec.serve import Recommender, explanations
-from newsrec.split import SplitConfig, split_log
+from newsrec.serve import Recommender
+from newsrec.slates import SPLITS
+from newsrec.split import SplitConfig
 from newsrec.train import TrainResult
-from tests.factories import START, articles_of, bits, clicks_of, instant, ms
+from tests.factories import START, bits, instant, ms
 
 STRANGER = -5
 AT = instant(3_000)
@@ -28,18 +27,6 @@ AT = instant(3_000)
 @pytest.fixture(scope="module")
 def served(trained: TrainResult) -> Recommender:
     return Recommender.load(trained.run)
-
-
-@pytest.fixture(scope="module")
-def blank(served: Recommender) -> Callable[..., Recommender]:
-    """The model over a log of one's own and nothing else: `blank(rows, articles)`."""
-
-    @cache
-    def over(rows: tuple[tuple[int, int, float], ...], items: int = 0, created: float = -60.0) -> Recommender:
-        articles = articles_of(range(items), [created] * items) if items else articles_of([0]).clear()
-        return replace(served, store=EventStore(clicks_of(rows), articles), _assembly=None, _since=None)
-
-    return over
 
 
 def read_before(log: Log, user: int, at: datetime) -> set[int]:
@@ -105,27 +92,6 @@ def test_what_happens_later_changes_nothing(served: Recommender, log: Log) -> No
     assert bits(one) == bits(two)
 
 
-def test_places_that_recall_left_empty_get_the_most_read_by_then(blank: Callable[..., Recommender]) -> None:
-    """Months after the log no channel proposes anything. Until 10:00, 2 was read thrice and 1 twice; later 3 often."""
-    rows = [(1, 1, 0.0), (2, 1, 1.0), (1, 2, 2.0), (2, 2, 3.0), (3, 2, 4.0)]
-    late = [(user, 3, 600.0 * 24 * 60) for user in range(4, 10)]
-    bundle = blank((*rows, *late), items=5)
-    best = bundle.recommend(STRANGER, at=instant(300 * 24 * 60), k=9)
-    assert best["item_id"].to_list() == [2, 1, 0, 3, 4]
-    assert best["rank"].to_list() == [1, 2, 3, 4, 5]
-    assert best["score"].to_list() == [None] * 5
-    both = bundle.requests(pl.Series("user_id", [1, STRANGER]), ms(300 * 24 * 60))
-    assert bundle.recommend_many(both, k=2)["item_id"].to_list() == [0, 3, 2, 1]
-
-
-def test_reader_of_everything_gets_nothing_and_of_almost_everything_the_rest(blank: Callable[..., Recommender]) -> None:
-    rows = [(1, item, float(item)) for item in range(700)] + [(2, item, float(item)) for item in range(698)]
-    bundle = blank(tuple(rows), items=700)
-    far = instant(300 * 24 * 60)
-    assert len(bundle.recommend(1, at=far)) == 0
-    assert sorted(bundle.recommend(2, at=far)["item_id"]) == [698, 699]
-
-
 def test_more_articles_than_there_are_gives_all_there_are(served: Recommender, log: Log) -> None:
     user = log.clicks["user_id"][-1]
     at = datetime.fromtimestamp(served.known_until / 1000, UTC)
@@ -134,35 +100,6 @@ def test_more_articles_than_there_are_gives_all_there_are(served: Recommender, l
     assert best["rank"].to_list() == list(range(1, len(best) + 1))
     assert set(best["item_id"]) == exist - read_before(log, user, at)
     assert best["item_id"].n_unique() == len(best)
-
-
-def test_before_the_first_event_there_is_nothing_to_recommend(blank: Callable[..., Recommender]) -> None:
-    bundle = blank(((1, 7, 0.0), (2, 8, 5.0)))
-    assert bundle.recommend(1, at=instant(0)).is_empty()
-    assert bundle.recommend(STRANGER, at=instant(3))["item_id"].to_list() == [7]
-
-
-def test_article_that_comes_between_two_requests_fills_the_list_of_the_second_only(
-    blank: Callable[..., Recommender],
-) -> None:
-    bundle = blank(((1, 7, 0.0), (2, 8, 5.0)))
-    asked = bundle.requests(pl.Series("user_id", [STRANGER, STRANGER]), np.array([ms(3), ms(6)]))
-    assert bundle.recommend_many(asked).select("request_id", "item_id").rows() == [(0, 7), (1, 7), (1, 8)]
-
-
-def test_misuse_is_told_in_one_line(served: Recommender, log: Log) -> None:
-    with pytest.raises(UsageError, match="--at: expected a moment with a time zone, found '2025-03-06"):
-        served.recommend(1, at=datetime(2025, 3, 6))
-    for k in (0, -1):
-        with pytest.raises(UsageError, match=f"--k: expected at least 1, found {k}"):
-            served.recommend(1, k=k)
-    with pytest.raises(UsageError, match="user_id: expected Int64, found 'abc'"):
-        served.recommend("abc")
-    asked = requests_at_clicks(log, 3)
-    with pytest.raises(DataError, match=r"expected each 'request_id' once, found 2 rows that share one \[500\]"):
-        served.recommend_many(pl.concat([asked, asked[:1]]))
-    with pytest.raises(DataError, match=r"expected columns \['requested_at', 'statistics_at'\]"):
-        served.recommend_many(asked.select("request_id", "user_id"))
 
 
 def test_single_request_gets_the_bits_of_the_batch(trained: TrainResult, served: Recommender, log: Log) -> None:
@@ -211,8 +148,8 @@ def test_no_requests_give_a_table_with_the_same_columns(served: Recommender, log
 
 def test_scores_are_those_of_training(trained: TrainResult, served: Recommender, log: Log) -> None:
     """Training's way, from the log alone: its own store, recall without a `since`, its own code for whole lists."""
-    store = EventStore(log.clicks, log.articles)
-    split = split_log(log, store, SplitConfig())
+    store = EventStore(log.clicks, log.articles, log.impressions)
+    split = SPLITS["recall"](log, store, SplitConfig())
     manifest = served.manifest
     settings = RecallSettings(**manifest["recall"]["settings"])
     channels = manifest["recall"]["channels"]
@@ -228,46 +165,17 @@ def test_scores_are_those_of_training(trained: TrainResult, served: Recommender,
     assert bits(found.sort("request_id", "rank").select(expected.columns)) == bits(expected)
 
 
-def test_explanation_names_channels_and_what_moved_the_score(served: Recommender, log: Log) -> None:
-    asked = requests_at_clicks(log, 10)
-    plain, told = served.recommend_many(asked), served.recommend_many(asked, explain=True)
-    assert bits(told.drop("channels", "because")) == bits(plain)
-    assert set(told["channels"].str.split(", ").explode()) == {"itemcf", "popular"}
-    assert told.filter(pl.col("user_id") == STRANGER)["channels"].unique().to_list() == ["popular"]
-    assert told["because"].str.count_matches(r"\w+ [+-]?\d[\d.e-]*(, |$)").to_list() == [3] * len(told)
-
-
-def test_explanations_are_the_largest_contributions_with_their_sign() -> None:
-    class Moved:
-        def contributions(self, features: pl.DataFrame) -> np.ndarray:
-            return np.array([[0.1, -0.7, 0.5, 0.0], [3.0, 0.0, 0.25, -0.5]])
-
-    described = pl.DataFrame({name: [0.0, 0.0] for name in "abcd"})
-    told = explanations(Moved(), described)  # type: ignore[arg-type]
-    assert told.to_list() == ["b -0.7, c +0.5, a +0.1", "a +3.0, d -0.5, c +0.25"]
-
-
-def test_each_explanation_is_that_of_its_own_row_and_adds_up_to_its_score(served: Recommender, log: Log) -> None:
-    asked = requests_at_clicks(log, 5)
-    assembly = served.assembly(0)
-    candidates = assembly.cut(assembly.lists(asked)[0])
-    described = assembly.describe(candidates, asked)
-    own = candidates.select("request_id", "item_id").with_columns(explanations(served.ranker, described).alias("own"))
-    told = served.recommend_many(asked, explain=True).join(own, on=["request_id", "item_id"])
-    assert told["because"].to_list() == told["own"].to_list()
-    rest = served.ranker.score(described) - served.ranker.contributions(described).sum(axis=1)
-    assert np.ptp(rest) < 1e-5
-
-
 def test_data_after_the_last_event_continues_the_state(measured: TrainResult, log: Log) -> None:
     bundle = Recommender.load(measured.run)
     known = len(bundle.store.clicks)
     later = log.clicks.filter(pl.col("clicked_at").to_physical() >= bundle.known_until)
-    continued = bundle.with_log(later, log.articles)
+    shown = log.impressions.filter(pl.col("requested_at").to_physical() >= bundle.known_until)
+    continued = bundle.with_log(later, log.articles, shown)
+    assert len(continued.store.impressions) == len(log.impressions)
     assert len(continued.store.clicks) == known + len(later) == len(log.clicks)
     assert len(bundle.store.clicks) == known
     user = later["user_id"].mode()[0]
-    replayed = bundle.with_log(log.clicks, log.articles)
+    replayed = bundle.with_log(log.clicks, log.articles, log.impressions)
     assert bits(continued.recommend(user, k=20)) == bits(replayed.recommend(user, k=20))
 
 
@@ -307,11 +215,11 @@ def test_ids_of_another_kind_are_refused(served: Recommender, log: Log, name: st
 
 def test_later_request_after_an_earlier_one_and_the_other_way_round(trained: TrainResult, log: Log) -> None:
     """The channels are kept between calls and prepared anew for an earlier moment; the answers must not notice."""
-    early, late = (log.clicks["clicked_at"].quantile(q) for q in (0.5, 0.99))
-    user = log.clicks["user_id"].mode()[0]
+    early, late = (round(log.clicks["clicked_at"].quantile(q).timestamp() * 1_000) for q in (0.5, 0.99))
+    user = pl.Series("user_id", log.clicks["user_id"].mode())[:1]
     one, two = Recommender.load(trained.run), Recommender.load(trained.run)
-    first = [bits(one.recommend(user, at=at)) for at in (early, late)]
-    second = [bits(two.recommend(user, at=at)) for at in (late, early)]
+    first = [bits(one.recommend_many(one.requests(user, at))) for at in (early, late)]
+    second = [bits(two.recommend_many(two.requests(user, at))) for at in (late, early)]
     assert first == second[::-1]
     assert first[0] != first[1]
 
