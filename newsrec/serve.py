@@ -177,6 +177,8 @@ class Recommender:
         described = self._described(live, user_id, distinct, at, context)
         scores = self.ranker.score(described)
         scores[live.withdrawn_among(distinct)] = WITHDRAWN
+        if len(distinct) == len(items):
+            return scores
         place = items.to_frame("item_id").join(
             distinct.to_frame("item_id").with_row_index("place"), on="item_id", maintain_order="left"
         )

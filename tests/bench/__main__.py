@@ -6,9 +6,9 @@ Without `--data` they run on the simulated log. Let nothing else run meanwhile.
 import argparse
 from pathlib import Path
 
-from tests.bench import itemcf, serving, training
+from tests.bench import features, itemcf, serving, training
 
-BENCHMARKS = {"itemcf": itemcf.run, "training": training.run, "serving": serving.run}
+BENCHMARKS = {"features": features.run, "itemcf": itemcf.run, "serving": serving.run, "training": training.run}
 
 
 def main() -> None:
