@@ -1,20 +1,26 @@
 """Everybody gets an answer in the form that the community expects; a failure leaves no file behind."""
 
+import os
+import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from features.columns import TIME
 from newsrec.data import Log, ReadOptions
 from newsrec.data.write import write_log
 from newsrec.errors import DataError, UsageError
-from newsrec.recommend import RecommendConfig, recommend
+from newsrec.recommend import PREDICTIONS, RecommendConfig, recommend
 from newsrec.serve import Recommender
-from newsrec.train import TrainResult
+from newsrec.split import SplitConfig
+from newsrec.train import TrainConfig, TrainResult, train
+from tests.conftest import FEW_TREES
 from tests.factories import bits
 
 INTEGERS = ReadOptions(integer_ids=True)
@@ -73,8 +79,14 @@ def test_tianchi_user_is_asked_the_instant_after_the_own_last_click(
     for user in answers["user_id"].unique().sort().head(4):
         last = log.clicks.filter(pl.col("user_id") == user)["clicked_at"].max()
         assert isinstance(last, datetime)
-        own = over.recommend(user, at=last + timedelta(milliseconds=1))
-        assert bits(answers.filter(pl.col("user_id") == user).drop("user_id")) == bits(own)
+        own = replayed(over, user, last + timedelta(milliseconds=1))
+        assert bits(answers.filter(pl.col("user_id") == user)) == bits(own)
+
+
+def replayed(bundle: Recommender, user: object, at: datetime) -> pl.DataFrame:
+    """What one user got at any moment of the log."""
+    asked = bundle.requests(pl.Series("user_id", [user]), round(at.timestamp() * 1_000))
+    return bundle.recommend_many(asked).drop("request_id")
 
 
 def _read(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -132,8 +144,8 @@ def test_moment_can_be_given_and_needs_a_time_zone(
     config = RecommendConfig(trained.run, tables, tmp_path / "b.parquet", at=day_before_last, read=INTEGERS)
     answers = recommend(config)
     user = answers["user_id"][0]
-    own = Recommender.load(trained.run).recommend(user, at=day_before_last)
-    assert bits(answers[:5].drop("user_id")) == bits(own)
+    own = replayed(Recommender.load(trained.run), user, day_before_last)
+    assert bits(answers[:5]) == bits(own)
     other_zone = day_before_last.astimezone(UTC) + timedelta(hours=8)
     shifted = datetime.fromisoformat(f"{other_zone:%Y-%m-%dT%H:%M:%S}+08:00")
     assert bits(recommend(replace(config, at=shifted))) == bits(answers)
@@ -148,7 +160,7 @@ def test_frozen_keeps_the_statistics_of_the_bundle_and_the_users_own_clicks(
     config = RecommendConfig(measured.run, tables, tmp_path / "b.parquet", k=20, read=INTEGERS)
     live, frozen = recommend(config), recommend(replace(config, frozen=True))
     bundle = Recommender.load(measured.run)
-    over = bundle.with_log(log.clicks, log.articles)
+    over = bundle.with_log(log.clicks, log.articles, log.impressions)
     users = live["user_id"].unique().sort()
     own = over.recommend_many(over.requests(users, over.known_until, bundle.known_until), 20)
     assert bits(frozen) == bits(own.drop("request_id"))
@@ -192,12 +204,149 @@ def test_old_answers_are_replaced(trained: TrainResult, tables: Path, tmp_path: 
     assert len(pl.read_parquet(out)) == len(answers)
 
 
+LINE = re.compile(r"(\d+) \[(\d+(?:,\d+)*)\]")
+
+
+@pytest.fixture(scope="module")
+def written(log: Log, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Path]]:
+    """The simulated log as files of a format with shown lists, and a bundle trained on them by default."""
+
+    @cache
+    def of(format: str) -> tuple[Path, Path]:
+        folder = write_log(log, tmp_path_factory.mktemp(format), format, lossy=True)
+        out = tmp_path_factory.mktemp("runs") / format
+        return folder, train(TrainConfig(data=folder, out=out, params=FEW_TREES | {"trees": 3}, refit=False)).run
+
+    return of
+
+
+def in_view(folder: Path, format: str) -> dict[int, list[str]]:
+    """Number of each impression -> its items as they stand in the file, read without the library."""
+    if format == "ebnerd":
+        rows = pl.read_parquet(folder / "behaviors.parquet").select("impression_id", "article_ids_inview")
+        return {number: [str(item) for item in items] for number, items in rows.rows()}
+    lines = (line.split("\t") for line in (folder / "behaviors.tsv").read_text(encoding="utf-8").splitlines())
+    return {int(line[0]): [token.split("-")[0] for token in line[4].split()] for line in lines}
+
+
+def predictions(out: Path) -> dict[int, list[int]]:
+    """Number of each impression -> the ranks of its line; every line has the form of the competitions."""
+    found: dict[int, list[int]] = {}
+    for line in out.read_text(encoding="utf-8").splitlines():
+        match = LINE.fullmatch(line)
+        assert match, line
+        assert int(match[1]) not in found
+        found[int(match[1])] = [int(rank) for rank in match[2].split(",")]
+    return found
+
+
+def check_predictions(out: Path, answers: pl.DataFrame, shown: dict[int, list[str]]) -> None:
+    """A line for each impression of the file, with a permutation of 1..n in the file's order that follows the score."""
+    found = predictions(out)
+    assert set(found) == set(shown)
+    own = answers.select("impression_id", pl.col("item_id").cast(pl.String), "rank", "score")
+    ranked = {key: frame for (key,), frame in own.partition_by("impression_id", as_dict=True).items()}
+    for number, items in shown.items():
+        ranks = found[number]
+        assert sorted(ranks) == list(range(1, len(items) + 1))
+        frame = ranked[number]
+        assert frame["item_id"].to_list() == items
+        assert frame["rank"].to_list() == ranks
+        scores = frame.sort("rank")["score"].to_list()
+        assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize("format", PREDICTIONS)
+def test_predictions_rank_every_list_of_the_file_in_its_order(
+    written: Callable[[str], tuple[Path, Path]], log: Log, tmp_path: Path, format: str
+) -> None:
+    folder, run = written(format)
+    out = tmp_path / "predictions.txt"
+    answers = recommend(RecommendConfig(run, folder, out))
+    shown = in_view(folder, format)
+    assert len(shown) == log.impressions["request_id"].n_unique() > 5_000
+    check_predictions(out, answers, shown)
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.txt"]
+
+
+def test_lists_of_a_test_set_without_labels_are_ranked(
+    written: Callable[[str], tuple[Path, Path]], tmp_path: Path
+) -> None:
+    folder, run = written("mind")
+    bare = tmp_path / "test"
+    bare.mkdir()
+    lines = (folder / "behaviors.tsv").read_text(encoding="utf-8").splitlines()[-300:]
+    (bare / "behaviors.tsv").write_text(re.sub(r"-[01]\b", "", "\n".join(lines) + "\n"), encoding="utf-8")
+    answers = recommend(RecommendConfig(run, bare, tmp_path / "prediction.txt"))
+    assert len(answers["impression_id"].unique()) == 300
+    check_predictions(tmp_path / "prediction.txt", answers, in_view(bare, "mind"))
+
+
+def test_rank_of_a_list_is_that_of_serving_at_its_moment(
+    on_slates: TrainResult, tables: Path, log: Log, tmp_path: Path
+) -> None:
+    """A format without a form of its own gets Parquet. Items that score the same stand in the order of the list."""
+    out = tmp_path / "ranked.parquet"
+    answers = recommend(RecommendConfig(on_slates.run, tables, out, read=INTEGERS))
+    assert bits(pl.read_parquet(out)) == bits(answers)
+    assert answers.columns == ["impression_id", "user_id", "item_id", "score", "rank"]
+    assert len(answers) == len(log.impressions)
+    bundle = Recommender.load(on_slates.run)
+    for number in (17, 4_000, 5_700):
+        shown = log.impressions.filter(request_id=number)
+        user, at = shown.row(0, named=True)["user_id"], shown.row(0, named=True)["requested_at"]
+        before = [pl.col(name) < pl.lit(at).cast(TIME) for name in ("clicked_at", "requested_at")]
+        past = bundle.with_log(log.clicks.filter(before[0]), log.articles, log.impressions.filter(before[1]))
+        own = answers.filter(impression_id=number)
+        assert own["item_id"].to_list() == shown["item_id"].to_list()
+        assert own["score"].to_list() == past.rank(user, shown["item_id"].to_list(), at=at).tolist()
+        order = sorted(range(len(own)), key=lambda place: -own["score"][place])
+        assert own["rank"].to_list() == [order.index(place) + 1 for place in range(len(own))]
+
+
+def test_frozen_lists_know_nothing_of_articles_after_the_bundle(
+    on_slates: TrainResult, tables: Path, log: Log, tmp_path: Path
+) -> None:
+    config = RecommendConfig(on_slates.run, tables, tmp_path / "r.parquet", read=INTEGERS)
+    live, frozen = recommend(config), recommend(replace(config, frozen=True))
+    until = Recommender.load(on_slates.run).known_until
+    early = log.impressions.filter(pl.col("requested_at").to_physical() <= until)["request_id"].unique()
+    known = pl.col("impression_id").is_in(early.implode())
+    assert bits(live.filter(known)) == bits(frozen.filter(known))
+    assert live.filter(~known)["rank"].to_list() != frozen.filter(~known)["rank"].to_list()
+
+
+def test_bundle_of_lists_needs_lists(on_slates: TrainResult, log: Log, tmp_path: Path) -> None:
+    log.clicks.write_parquet(tmp_path / "clicks.parquet")
+    config = RecommendConfig(on_slates.run, tmp_path / "clicks.parquet", tmp_path / "p.txt", read=INTEGERS)
+    with pytest.raises(DataError, match="expected impressions, as the bundle ranks shown lists, found clicks only"):
+        recommend(config)
+    assert not (tmp_path / "p.txt").exists()
+
+
+REAL = os.environ.get("NEWSREC_TEST_DATA")
+
+
+@pytest.mark.skipif(not REAL, reason="NEWSREC_TEST_DATA names no folder with real logs")
+@pytest.mark.parametrize(("format", "lists"), [("ebnerd", 24_724), ("mind", 5_000)])
+def test_predictions_of_real_logs(format: str, lists: int, tmp_path: Path) -> None:
+    folder = Path(str(REAL)) / format
+    split = SplitConfig(train_requests=2_000, valid_requests=500, test_requests=500)
+    config = TrainConfig(data=folder, out=tmp_path / "run", params=FEW_TREES | {"trees": 3}, split=split, refit=False)
+    run = train(config).run
+    out = tmp_path / "predictions.txt"
+    answers = recommend(RecommendConfig(run, folder, out))
+    shown = in_view(folder / "train" if format == "ebnerd" else folder, format)
+    assert len(out.read_text(encoding="utf-8").splitlines()) == len(shown) == lists
+    check_predictions(out, answers, shown)
+
+
 FULL = """
 import resource, signal, sys
 from pathlib import Path
 from newsrec.data import ReadOptions
 from newsrec.errors import UsageError
-from newsrec.recommend import RecommendConfig, recommend
+from newsrec.recommend import PREDICTIONS, RecommendConfig, recommend
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
 run, data, out = map(Path, sys.argv[1:])
