@@ -48,7 +48,7 @@ def test_channel_that_found_nothing_overlaps_with_nothing() -> None:
     assert table == {"itemcf": {"itemcf": 1.0, "popular": 0.0}, "popular": {"itemcf": 0.0, "popular": 0.0}}
 
 
-def staged(reverse: bool = False) -> StageFigures:
+def staged(reverse: bool = False, own_lists: bool = False) -> StageFigures:
     """Three requests: 10 has its click on top, 11 one click second and one missed, 12 was proposed nothing at all."""
     rows = pl.DataFrame(
         {
@@ -79,7 +79,7 @@ def staged(reverse: bool = False) -> StageFigures:
         }
     )
     frames = [frame.reverse() if reverse else frame for frame in (rows, clicked)]
-    return evaluate_stages(frames[0], frames[1], requests, ("itemcf",), ("worst", "flat"))
+    return evaluate_stages(frames[0], None if own_lists else frames[1], requests, ("itemcf",), ("worst", "flat"))
 
 
 def test_rank_counts_every_request_and_missed_clicks_as_zero() -> None:
@@ -143,6 +143,13 @@ def test_figures_per_request_stand_behind_the_means() -> None:
     assert per_request["n_candidates"].to_list() == [3, 3, 0]
     assert per_request["mrr@5"].to_list() == [1.0, 0.5, 0.0]
     assert per_request["auc"].to_list() == [1.0, 0.5, None]
+
+
+def test_requests_that_bring_their_lists_have_no_figures_of_recall() -> None:
+    figures = staged(own_lists=True).figures
+    assert (figures["recall"], figures["recall_overlap"]) == ({}, {})
+    others = {name: value for name, value in staged().figures.items() if not name.startswith("recall")}
+    assert {name: value for name, value in figures.items() if not name.startswith("recall")} == others
 
 
 def test_order_of_the_rows_does_not_matter() -> None:
