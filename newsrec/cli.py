@@ -134,7 +134,10 @@ def train(
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)] = 0,
     no_refit: Annotated[bool, typer.Option("--no-refit", help="Do not fit again on all requests at the end.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle at --out.")] = False,
-    train_requests: Annotated[int, typer.Option(help="Training requests at most.", min=1)] = 200_000,
+    train_requests: Annotated[
+        int | None,
+        typer.Option(help="Training requests at most; without it 200,000, and 40,000 of the embedded log.", min=1),
+    ] = None,
     valid_requests: Annotated[int, typer.Option(help="Validation requests at most.", min=1)] = 8_000,
     test_requests: Annotated[int, typer.Option(help="Test requests at most.", min=1)] = 30_000,
     test_days: Annotated[float, typer.Option(help="Length of the test period, days.")] = 1.0,

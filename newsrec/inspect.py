@@ -12,7 +12,7 @@ from newsrec.artefacts import Artefact, Trace, artefacts, look_for_all
 from newsrec.candidates import SamplingConfig
 from newsrec.data.log import Log
 from newsrec.errors import DataError
-from newsrec.split import SplitConfig
+from newsrec.split import LOG_REQUESTS
 
 __all__ = ["Artefact", "LabelCount", "Profile", "artefacts", "inspect_log"]
 
@@ -166,7 +166,7 @@ def _labels(log: Log) -> tuple[LabelCount, ...]:
 def _memory(log: Log, requests: int) -> float:
     """MiB: the frames, and features of every candidate of every request."""
     sampling = SamplingConfig()
-    recalled = min(requests, SplitConfig().train_requests) * (1 + sampling.top + sampling.others)
+    recalled = min(requests, LOG_REQUESTS) * (1 + sampling.top + sampling.others)
     rows = recalled if log.impressions is None else log.impressions.height
     frames = (log.clicks, log.articles, log.impressions)
     held = sum(frame.estimated_size() for frame in frames if frame is not None)

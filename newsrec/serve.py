@@ -112,7 +112,7 @@ class Recommender:
         refuse_other_ids(more, known.articles, ("item_id",) if len(more) else ())
         began = new["clicked_at"].min() if shown is None or shown.is_empty() else shown["requested_at"].min()
         last = known.last_event
-        continues = began is not None and last is not None and began > pl.Series([last]).cast(TIME)[0]  # type: ignore[operator]
+        continues = began is not None and last is not None and began > pl.Series([last]).cast(TIME)[0]
         if continues or (new.is_empty() and (shown is None or shown.is_empty())):
             new = pl.concat([known.clicks, new], how="diagonal_relaxed").unique(CLICK_KEY, maintain_order=True)
             frames = [frame for frame in (known.impressions, shown) if frame is not None]

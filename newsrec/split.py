@@ -34,8 +34,9 @@ class SplitConfig:
     warmup_hours: float | None = None
     """Requests in the first hours of the log do not train: their counters are still filling. Hours, >= 0; None: 24 for
     a click log, 0 for impressions."""
-    train_requests: int = 200_000
-    """At most so many training requests, sampled evenly; >= 1."""
+    train_requests: int | None = None
+    """At most so many training requests, sampled evenly; >= 1. None: `LOG_REQUESTS`, or `EMBEDDED_REQUESTS` where the
+    embedded log is trained on."""
     valid_requests: int = 8_000
     """At most so many validation requests, sampled evenly; >= 1."""
     test_requests: int = 30_000
@@ -127,6 +128,8 @@ REQUEST: Final = ("at", "user")
 """What makes clicks one request: the same user at the same instant."""
 LONGEST_DAYS: Final = 36_500.0
 WARMUP_HOURS: Final = 24.0
+LOG_REQUESTS: Final = 200_000
+EMBEDDED_REQUESTS: Final = 40_000
 
 
 @dataclass(frozen=True)
@@ -334,7 +337,7 @@ def _check(config: SplitConfig) -> None:
     counts = {f"{name}-requests": getattr(config, f"{name}_requests") for name in PARTS}
     wrong = [f"--{name} {value:g}" for name, value in days.items() if not 0 < value <= LONGEST_DAYS]
     wrong += [f"--{name} {value:g}" for name, value in hours.items() if not 0 <= value <= LONGEST_DAYS * 24]
-    wrong += [f"--{name} {value}" for name, value in counts.items() if value < 1]
+    wrong += [f"--{name} {value}" for name, value in counts.items() if value is not None and value < 1]
     if wrong:
         raise UsageError(
             f"split: expected days above zero, hours from zero (a century at most) and at least one request, "
@@ -355,7 +358,11 @@ def _refuse_empty(requests: pl.DataFrame, config: SplitConfig) -> None:
 
 def _sample(requests: pl.DataFrame, config: SplitConfig) -> pl.DataFrame:
     """At most the configured number of requests per part, in order of time, then user."""
-    limits = {"train": config.train_requests, "valid": config.valid_requests, "test": config.test_requests}
+    limits = {
+        "train": LOG_REQUESTS if config.train_requests is None else config.train_requests,
+        "valid": config.valid_requests,
+        "test": config.test_requests,
+    }
     ordered = requests.sort("at", "user", "item")
     rng = np.random.default_rng([config.seed, 1])
     parts = []

@@ -31,7 +31,7 @@ from newsrec.recall import DEFAULT_CHANNELS, RecallSettings
 from newsrec.report import render_report
 from newsrec.simulate import SimulationConfig, simulate
 from newsrec.slates import SPLITS
-from newsrec.split import Split, SplitConfig
+from newsrec.split import EMBEDDED_REQUESTS, LOG_REQUESTS, Split, SplitConfig, divides_by_time
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,11 @@ def train(
         # 6 rank
         ranker = _fit(config, assembly, rows, watched, tell)
 
+        # What is measured has seen validation too, where it comes right before the test, with the trees that it chose.
+        if divides_by_time(config.split):
+            rows = _more(assembly, rows, split, ("valid",), sampling, tell)
+            ranker = _refit(config, assembly, ranker, rows)
+
         # 8 evaluate: whole lists of requests that nothing was fitted on
         test = split.part("test")
         scored = score_lists(assembly, ranker.score, test, split.positives, tell)
@@ -121,7 +126,8 @@ def train(
             scored.rows, scored.positive_ranks, test, tuple(assembly.channels), scored.baselines, seed=config.seed
         )
         if config.refit:
-            ranker = _refit(config, assembly, ranker, rows, split, tell)
+            parts = ("test",) if divides_by_time(config.split) else ("valid", "test")
+            ranker = _refit(config, assembly, ranker, _more(assembly, rows, split, parts, sampling, tell))
 
     metrics = _metrics(config, log, split, found, ranker, scored, result, clock, out)
 
@@ -185,8 +191,12 @@ def load_params(path: Path, ranker: str) -> dict[str, Any]:
 def _settled(config: TrainConfig, log: Log) -> TrainConfig:
     """With candidates and channels chosen."""
     candidates = config.candidates or ("slate" if log.format in SLATE_FORMATS else "recall")
-    channels = DEFAULT_CHANNELS if candidates == "recall" else ()
-    return replace(config, candidates=candidates, recall=channels if config.recall is None else config.recall)
+    channels: tuple[str, ...] = DEFAULT_CHANNELS if candidates == "recall" else ()
+    # The embedded log is a first look: it should take a minute, not show how much a machine can take.
+    most = EMBEDDED_REQUESTS if log.format == "simulated" else LOG_REQUESTS
+    split = config.split if config.split.train_requests is not None else replace(config.split, train_requests=most)
+    channels = channels if config.recall is None else config.recall
+    return replace(config, candidates=candidates, recall=channels, split=split)
 
 
 def _check(config: TrainConfig) -> None:
@@ -248,14 +258,22 @@ def _fit(config: TrainConfig, assembly: Assembly, rows: RankingData, watched: Ra
         )
 
 
-def _refit(
-    config: TrainConfig, assembly: Assembly, ranker: Ranker, rows: RankingData, split: Split, tell: Progress
-) -> Ranker:
-    sampling = replace(config.sampling, seed=config.seed)
-    more = training_data(assembly, split.part("valid", "test"), split.positives, sampling, tell)
-    everything = RankingData.concat([rows, more])
+def _more(
+    assembly: Assembly,
+    rows: RankingData,
+    split: Split,
+    parts: tuple[str, ...],
+    sampling: SamplingConfig,
+    tell: Progress,
+) -> RankingData:
+    """The rows and those of further parts, sampled as for training."""
+    more = training_data(assembly, split.part(*parts), split.positives, sampling, tell)
+    return RankingData.concat([rows, more])
+
+
+def _refit(config: TrainConfig, assembly: Assembly, ranker: Ranker, rows: RankingData) -> Ranker:
     with assembly.clock.time("refit"):
-        return ranker.refit(everything, categorical=_categorical(list(assembly.features)), seed=config.seed)
+        return ranker.refit(rows, categorical=_categorical(list(assembly.features)), seed=config.seed)
 
 
 def _metrics(

@@ -19,7 +19,7 @@ from newsrec.data import FORMATS, WRITERS
 from newsrec.rankers import RANKERS
 from newsrec.rankers.lgbm import OBJECTIVES
 from newsrec.recall import CHANNELS, DEFAULT_CHANNELS
-from newsrec.split import VALIDATIONS
+from newsrec.split import EMBEDDED_REQUESTS, LOG_REQUESTS, VALIDATIONS
 from newsrec.train import TrainConfig
 
 ROOT = Path(__file__).parents[2]
@@ -94,9 +94,10 @@ class TestHelp:
             ("validation", config.split.validation),
             ("test-days", config.split.test_days),
             ("gap-hours", config.split.gap_hours),
-            ("train-requests", config.split.train_requests),
+            ("valid-requests", config.split.valid_requests),
         ):
             assert re.search(rf"--{flag} <[^>]*> [^\[]*\[default: {value}[;\]]", text), flag
+        assert f"without it {LOG_REQUESTS:,}, and {EMBEDDED_REQUESTS:,} of the embedded log" in text
         assert f"Without it {','.join(DEFAULT_CHANNELS)}, and none for slate." in text
 
     def test_validation_modes_are_those_of_the_split(self) -> None:
