@@ -49,7 +49,11 @@ def propose(channels: Mapping[str, Channel], requests: RecallRequests, items: pl
     fused = pl.sum_horizontal(
         (1.0 / (FUSION_OFFSET + pl.col(f"{name}_rank").cast(pl.Float64))).fill_null(0.0) for name in channels
     )
-    ordered = merged.with_columns(fused.alias("fused")).sort(["row", "fused", "item"], descending=[False, True, False])
+    # Ties by the article's id: codes depend on the order in which a running store met the articles.
+    tie = pl.Series("tie", requests.store.item_order[merged["item"].to_numpy()])
+    ordered = merged.with_columns(fused.alias("fused"), tie).sort(
+        ["row", "fused", "tie"], descending=[False, True, False]
+    )
     ranked = ordered.with_columns(pl.Series("recall_rank", _place_in_group(ordered["row"]), dtype=pl.UInt16))
     return ranked.select(
         requests.frame["request_id"].gather(ranked["row"]).alias("request_id"),
