@@ -87,17 +87,22 @@ class Console:
             cells = [f"{figures[name]:.4f}" if figures.get(name) is not None else "-" for name in SHOWN]
             table.add_row(title, *cells)
         self._out.print(table)
-        recall = Table(box=box.SIMPLE_HEAD)
-        names = ("hit@5", "hit@50", "hit@100", "unique@50")
-        for name in ("recall", *names):
-            recall.add_column(name, justify="left" if name == "recall" else "right")
-        for channel, figures in metrics["recall"].items():
-            recall.add_row(channel, *(f"{figures[name]:.4f}" if name in figures else "-" for name in names))
-        self._out.print(recall)
+        if metrics["recall"]:
+            self._recall(metrics["recall"])
         seconds = ", ".join(f"{name} {value:.0f} s" for name, value in metrics["seconds"].items())
         memory = metrics.get("peak_rss_mb")
         self.say(f"{seconds}{f'; peak memory {memory / 1000:.1f} GB' if memory else ''}")
         self.say(f"run: {run}")
+
+    def _recall(self, figures: Mapping[str, Mapping[str, float]]) -> None:
+        """What each channel found."""
+        recall = Table(box=box.SIMPLE_HEAD)
+        names = ("hit@5", "hit@50", "hit@100", "unique@50")
+        for name in ("recall", *names):
+            recall.add_column(name, justify="left" if name == "recall" else "right")
+        for channel, found in figures.items():
+            recall.add_row(channel, *(f"{found[name]:.4f}" if name in found else "-" for name in names))
+        self._out.print(recall)
 
     def frame(self, frame: pl.DataFrame, title: str) -> None:
         """A small table."""
