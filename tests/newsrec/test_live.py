@@ -302,6 +302,23 @@ class TestRefreshes:
         live.recommend(STRANGER)
         assert len(fits) == 2
 
+    def test_tables_are_dropped_where_a_late_event_gives_articles_other_codes(
+        self, live: Recommender, log: Log, fits: list[int]
+    ) -> None:
+        grid = -(-live.known_until // (30 * MINUTE)) * 30 * MINUTE
+        item, at = log.clicks["item_id"][-1], at_of(grid + 20 * MINUTE)
+        articles = pl.DataFrame({"item_id": [-3]})
+        live.observe(articles=articles)
+        live.recommend(READER, at=at)
+        codes = live.store.item_codes(pl.Series([item]))
+        late = [clicks_at(grid + minute * MINUTE, [READER], item) for minute in (15, 10)]
+        for clicks in late:
+            live.observe(clicks)
+        assert live.store.item_codes(pl.Series([item])) != codes
+        whole = live.with_log(live.store.clicks, live.store.articles, live.store.impressions)
+        assert bits(live.recommend(READER, at=at, k=60)) == bits(whole.recommend(READER, at=at, k=60))
+        assert len(fits) == 3
+
 
 class TestBreakingStory:
     @pytest.fixture
@@ -317,9 +334,9 @@ class TestBreakingStory:
 
     def test_is_recommended_at_once_within_its_section_or_age(self, told: Recommender) -> None:
         assert told.recommend(STRANGER, categories=[SECTION])["item_id"].to_list() == [NEWS]
-        assert told.recommend(STRANGER, max_age=timedelta(minutes=1, seconds=1))["item_id"].to_list() == [NEWS]
+        assert told.recommend(STRANGER, max_age=timedelta(milliseconds=60_001))["item_id"].to_list() == [NEWS]
         assert NEWS in told.recommend(STRANGER, k=10_000)["item_id"]
-        assert told.recommend(STRANGER, max_age=timedelta(seconds=59)).is_empty()
+        assert told.recommend(STRANGER, max_age=timedelta(milliseconds=60_000)).is_empty()
         assert told.recommend(-1, categories=[SECTION]).is_empty()  # has read it
 
     def test_is_ranked_by_what_is_known_of_it(self, told: Recommender) -> None:
