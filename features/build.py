@@ -8,6 +8,7 @@ import polars as pl
 from features.catalog import FACTS, Feature
 from features.events import EventStore
 from features.facts import Rows, attach_facts
+from features.own_columns import is_own, own_columns
 from features.slate import REQUEST
 from features.vocabulary import Vocabulary
 
@@ -39,22 +40,27 @@ def build(
     """
     rows = Rows.of(candidates, requests, store, vocabulary)
     slate = [f for f in features if f.of_slate]
-    early = frozenset[str]().union(*(f.roots for f in slate)) & FACT_NAMES
+    early = _wanted(slate)
     whole = _with_facts(candidates, rows, early)
     of_slate = whole.select(REQUEST, *(_column(f) for f in slate)).drop(REQUEST)
     if "kept" in candidates.columns:
         keep = candidates["kept"].to_numpy()
         rows, whole, of_slate = rows.kept(np.flatnonzero(keep)), whole.filter(keep), of_slate.filter(keep)
     plain = [f for f in features if not f.of_slate]
-    late = frozenset[str]().union(*(f.roots for f in plain)) & FACT_NAMES
-    full = _with_facts(whole, rows, late - early)
+    full = _with_facts(whole, rows, _wanted(plain) - early)
     described = full.select(REQUEST, *(_column(f) for f in plain)).drop(REQUEST)
     return described.hstack(of_slate).select(f.name for f in features)
 
 
+def _wanted(features: Sequence[Feature]) -> frozenset[str]:
+    """Facts and own columns that these features read."""
+    roots = frozenset[str]().union(*(f.roots for f in features))
+    return frozenset(name for name in roots if name in FACT_NAMES or is_own(name))
+
+
 def _with_facts(frame: pl.DataFrame, rows: Rows, wanted: frozenset[str]) -> pl.DataFrame:
-    facts = attach_facts(FACTS, rows, set(wanted))
-    return frame.hstack(facts) if facts.width else frame
+    facts = attach_facts(FACTS, rows, set(wanted & FACT_NAMES))
+    return frame.hstack([*facts, *own_columns(rows, sorted(wanted - FACT_NAMES))])
 
 
 def _column(feature: Feature) -> pl.Expr:

@@ -39,6 +39,8 @@ class Feature:
     """Parts of the log that it cannot do without, besides those of its facts."""
     text: str = ""
     """All that its docstring says, in one paragraph; `meaning` is the first line of it."""
+    whole_list: bool = False
+    """Whether it looks at the other candidates of the request; the family `slate` always does."""
 
     @cached_property
     def roots(self) -> frozenset[str]:
@@ -48,7 +50,7 @@ class Feature:
     @property
     def of_slate(self) -> bool:
         """Whether it looks at the other candidates of the request."""
-        return self.family == "slate"
+        return self.family == "slate" or self.whole_list
 
     @property
     def requires(self) -> frozenset[str]:
@@ -221,7 +223,10 @@ FAMILIES: Final = tuple(dict.fromkeys(f.family for f in FEATURES))
 
 
 def features_for(
-    channels: Iterable[str], has: frozenset[str] | None = None, without: Collection[str] = ()
+    channels: Iterable[str],
+    has: frozenset[str] | None = None,
+    without: Collection[str] = (),
+    own: Iterable[Feature] = (),
 ) -> tuple[Feature, ...]:
     """The features that a log with these parts and these recall channels can have, in the model's order.
 
@@ -230,6 +235,7 @@ def features_for(
             none, the family `recall` is left out.
         has: Parts of the log, such as `impressions`, `articles.words`, `clicks.device` (see `parts_of`); None: all.
         without: Names of features and families to leave out.
+        own: Features of somebody's own file; they come last.
 
     Raises:
         KeyError: A name in `without` that is neither a feature nor a family.
@@ -239,8 +245,9 @@ def features_for(
         *FEATURES,
         *_over("recall", recall.channel_score, names, "{}_score"),
         *_over("recall", recall.channel_rank, names, "{}_rank"),
+        *own,
     )
-    unknown = sorted(set(without) - {f.name for f in every} - set(FAMILIES))
+    unknown = sorted(set(without) - {f.name for f in every} - {f.family for f in every} - set(FAMILIES))
     if unknown:
         raise KeyError(unknown)
     off = set(without) | (set() if names else {"recall"})

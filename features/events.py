@@ -63,6 +63,7 @@ class EventStore:
         self.first_click = np.full(len(self._users), NEVER, np.int64)
         self._context_ids = {name: Ids.of(clicks[name]) for name in CONTEXT if name in clicks.columns}
         self._indices: dict[str, EventIndex] = {}
+        self._columns: dict[str, pl.Series | None] = {}
         self._line = object()
         self.last_event = None
         self.tables: dict[str, Table] = {}
@@ -96,7 +97,7 @@ class EventStore:
             return self
         frames = {name: (*self._frames.get(name, ()), frame) for name, frame in more.items()}
         grown = copy.copy(self)
-        grown._frames = self._frames | frames
+        grown._frames, grown._columns = self._frames | frames, {}
         if self._cannot_grow(more) or not grown._grow(self, more):
             return EventStore(*grown._whole_frames())
         return grown
@@ -207,6 +208,22 @@ class EventStore:
             return None
         code = pl.Series(take(self.tables["clicks"][name], row, NO_KEY))
         return self._context_ids[name].values.gather(code.set(code < 0, None)).alias(name)
+
+    def article_column(self, name: str) -> pl.Series | None:
+        """Any column of the articles by item code, null where unknown, shape (n_items,); None where none has it."""
+        if name not in self._columns:
+            articles, told = self.articles, None
+            if name in articles.columns:
+                known = articles.select(pl.col("item_id").cast(self.items.dtype), name)
+                ids = self.items.to_frame("item_id")
+                told = ids.join(known, on="item_id", how="left", maintain_order="left")[name]
+            self._columns[name] = told
+        return self._columns[name]
+
+    def request_dtype(self, name: str) -> pl.DataType | None:
+        """Kind of a column of the impressions; None where they have no such column."""
+        frames = self._frames.get("impressions", ())
+        return next((frame.schema[name] for frame in frames if name in frame.columns), None)
 
     def _click_rows(self, clicks: pl.DataFrame) -> dict[str, Ints]:
         """Rows of the clicks table: by user, then time, ties by the article's id."""

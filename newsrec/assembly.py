@@ -60,6 +60,7 @@ class Assembly:
         clock: Clock | None = None,
         slates: pl.DataFrame | None = None,
         without: Collection[str] = (),
+        own: Sequence[Feature] = (),
     ) -> "Assembly":
         """Fit the named channels on the store.
 
@@ -73,6 +74,7 @@ class Assembly:
             clock: Where the time of the stages is added up.
             slates: Lists that requests bring along; channels are then optional.
             without: Features and families to leave out.
+            own: Features of an own file (`newsrec.own`), after those of the catalogue.
 
         Raises:
             UsageError: An unknown channel, feature or family, or a named feature that this log or version cannot make.
@@ -85,7 +87,7 @@ class Assembly:
             fitted = {name: CHANNELS[name]().fit(store, settings) for name in channels}
         known = vocabulary or Vocabulary.of(store.clicks, impressions=store.impressions)
         has = parts_of(store.clicks, store.articles, store.impressions) if feature_names is None else None
-        features = _features(channels, has, without)
+        features = _features(channels, has, without, own)
         if feature_names is not None:
             features = _named(features, feature_names)
         return cls(store, fitted, known, features, list_length, clock, slates)
@@ -246,9 +248,11 @@ def _named(features: Sequence[Feature], names: Sequence[str]) -> tuple[Feature, 
     return tuple(by_name[name] for name in names)
 
 
-def _features(channels: Sequence[str], has: frozenset[str] | None, without: Collection[str]) -> tuple[Feature, ...]:
+def _features(
+    channels: Sequence[str], has: frozenset[str] | None, without: Collection[str], own: Sequence[Feature]
+) -> tuple[Feature, ...]:
     try:
-        return features_for(channels, has, without)
+        return features_for(channels, has, without, own)
     except KeyError as error:
         raise UsageError(
             f"--without: expected features or families of {list(FAMILIES)}, found {error.args[0]}. "

@@ -67,6 +67,9 @@ Columns = Annotated[
 ]
 IntegerIds = Annotated[bool, typer.Option("--integer-ids", help="table: ids are whole numbers, not text.")]
 Quarantine = Annotated[Path | None, typer.Option(help="CSV file for the rows that could not be read.")]
+Features = Annotated[
+    Path | None, typer.Option("--features", help="Python file with own features, which is executed; see the README.")
+]
 MaxBad = Annotated[float, typer.Option(help="Share of bad rows above which the log is refused.", min=0.0, max=1.0)]
 
 
@@ -148,6 +151,7 @@ def train(
     column: Columns = None,
     integer_ids: IntegerIds = False,
     quarantine: Quarantine = None,
+    features: Features = None,
     max_bad_share: MaxBad = 0.01,
 ) -> None:
     """Train, evaluate and keep a ranking.
@@ -187,6 +191,7 @@ def train(
         refit=not no_refit,
         seed=seed,
         read=_read_options(column, integer_ids, quarantine, max_bad_share),
+        features=features,
     )
     log = None
     if run is not None:
@@ -207,6 +212,7 @@ def evaluate(
     column: Columns = None,
     integer_ids: IntegerIds = False,
     quarantine: Quarantine = None,
+    features: Features = None,
     max_bad_share: MaxBad = 0.01,
 ) -> None:
     """Measure a bundle on clicks that it has not seen.
@@ -217,7 +223,7 @@ def evaluate(
     from newsrec import evaluate as stage
 
     options = _read_options(column, integer_ids, quarantine, max_bad_share)
-    config = stage.EvaluateConfig(run, data, format, json, frozen, test_requests, options)
+    config = stage.EvaluateConfig(run, data, format, json, frozen, test_requests, options, features)
     with _console() as console:
         console.table(stage.evaluate(config, console), run)
 
@@ -238,6 +244,7 @@ def recommend(
     column: Columns = None,
     integer_ids: IntegerIds = False,
     quarantine: Quarantine = None,
+    features: Features = None,
     max_bad_share: MaxBad = 0.01,
 ) -> None:
     """Recommend articles to every user of a log.
@@ -250,7 +257,7 @@ def recommend(
     if reranker is Switch.on:
         raise UsageError("--reranker on: expected a bundle with a reranker, found none in this one. Leave it out.")
     options = _read_options(column, integer_ids, quarantine, max_bad_share)
-    config = stage.RecommendConfig(run, data, out, format, k, _moment(at), frozen, explain, options)
+    config = stage.RecommendConfig(run, data, out, format, k, _moment(at), frozen, explain, options, features)
     with _console() as console:
         answers = stage.recommend(config, console)
         console.say(f"wrote {len(answers):,} recommendations to {out}")

@@ -40,6 +40,8 @@ class EvaluateConfig:
     test_requests: int = 50_000
     """At most so many requests, sampled evenly with the bundle's seed."""
     read: ReadOptions = ReadOptions()
+    features: Path | None = None
+    """The file of own features that the bundle was trained with."""
 
 
 def evaluate(config: EvaluateConfig, progress: Progress | None = None) -> dict[str, Any]:
@@ -62,12 +64,12 @@ def evaluate(config: EvaluateConfig, progress: Progress | None = None) -> dict[s
     if config.json is not None and (config.json.is_dir() or not config.json.parent.is_dir()):
         raise UsageError(f"--json: expected a file in a folder that exists, found '{config.json}'. Name another.")
     with clock.time("total"):
-        bundle = Recommender.load(config.run)
+        bundle = Recommender.load(config.run, config.features)
         with clock.time("read"):
             log = read(TrainConfig(data=config.data, format=config.format, read=config.read))
         recommender = bundle.with_log(log.clicks, log.articles, log.impressions)
         split = _unseen(bundle, recommender.store, log, config)
-        requests = split.requests
+        requests = bundle.own.with_columns(split.requests, log.impressions)
         assembly = replace(recommender.assembly(requests), clock=clock, slates=split.slates)
         scored = score_lists(assembly, recommender.ranker.score, requests, split.positives, tell)
         channels = bundle.manifest["recall"]["channels"]

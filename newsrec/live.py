@@ -5,7 +5,7 @@ refresh that no earlier one did, as a production system refreshes its tables on 
 """
 
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from features.catalog import Feature
 from features.columns import SECOND
 from features.events import NEVER, EventStore, milliseconds
 from features.vocabulary import Vocabulary
@@ -52,11 +53,14 @@ class Live:
         manifest: Of the bundle.
         vocabulary: Of the bundle.
         store: What is known.
+        own: Own features that the bundle was trained with.
     """
 
-    def __init__(self, manifest: dict[str, Any], vocabulary: Vocabulary, store: EventStore) -> None:
+    def __init__(
+        self, manifest: dict[str, Any], vocabulary: Vocabulary, store: EventStore, own: Sequence[Feature] = ()
+    ) -> None:
         self.store = store
-        self._manifest, self._vocabulary = manifest, vocabulary
+        self._manifest, self._vocabulary, self._own = manifest, vocabulary, own
         self._withdrawn: frozenset[Any] = frozenset()
         self._fitted: dict[bool, _Fitted] = {}
         self._fitting = threading.Lock()
@@ -81,7 +85,7 @@ class Live:
         return self._next(self.store, self._withdrawn | frozenset(item_ids), NEVER)
 
     def _next(self, store: EventStore, withdrawn: frozenset[Any], first: int) -> "Live":
-        following = Live(self._manifest, self._vocabulary, store)
+        following = Live(self._manifest, self._vocabulary, store, self._own)
         following._withdrawn = withdrawn
         # Codes of articles keep their meaning unless the store was made anew.
         if store.grew_from(self.store):
@@ -121,6 +125,7 @@ class Live:
             self._manifest["features"],
             recall["list_length"],
             slates=None if recall["channels"] or proposing else slates,
+            own=self._own,
         )
 
     def withdrawn_among(self, items: pl.Series) -> np.ndarray:

@@ -45,6 +45,8 @@ class RecommendConfig:
     explain: bool = False
     """Also write `<out>.explain.parquet`: which channels proposed each article, and what moved its score."""
     read: ReadOptions = ReadOptions()
+    features: Path | None = None
+    """The file of own features that the bundle was trained with."""
 
 
 def recommend(config: RecommendConfig, progress: Progress | None = None) -> pl.DataFrame:
@@ -62,7 +64,7 @@ def recommend(config: RecommendConfig, progress: Progress | None = None) -> pl.D
     """
     tell = progress or Silent()
     _refuse_unwritable(config.out)
-    bundle = Recommender.load(config.run)
+    bundle = Recommender.load(config.run, config.features)
     log = read_log(config.data, config.format, options=config.read)
     recommender = bundle.with_log(log.clicks, log.articles, log.impressions)
     if bundle.ranks_slates:
@@ -92,6 +94,7 @@ def _rank_slates(
             "Give a log with impressions, or train with --candidates recall."
         )
     requests = canonical_requests(requests_of(log.impressions), recommender.store)
+    requests = recommender.own.with_columns(requests, log.impressions)
     if until is not None:
         border = pl.min_horizontal("statistics_at", pl.lit(until).cast(TIME))
         requests = requests.with_columns(border.alias("statistics_at"))

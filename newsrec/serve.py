@@ -34,6 +34,7 @@ from newsrec.explain import explanations, proposed_by
 from newsrec.fallback import fill
 from newsrec.frames import to_polars
 from newsrec.live import Filter, Live
+from newsrec.own import NONE, OwnFeatures, own_of_bundle
 from newsrec.progress import Progress, Silent
 from newsrec.rankers import RANKERS, Ranker
 
@@ -52,28 +53,42 @@ class Recommender:
     >>> Recommender.load("artifacts/my-run").recommend(user_id=42, k=5)  # doctest: +SKIP
     """
 
-    def __init__(self, manifest: dict[str, Any], ranker: Ranker, vocabulary: Vocabulary, store: EventStore) -> None:
+    def __init__(
+        self,
+        manifest: dict[str, Any],
+        ranker: Ranker,
+        vocabulary: Vocabulary,
+        store: EventStore,
+        own: OwnFeatures = NONE,
+    ) -> None:
         self.manifest = manifest
         self.ranker = ranker
         self.vocabulary = vocabulary
-        self._live = Live(manifest, vocabulary, store)
+        self.own = own
+        self._live = Live(manifest, vocabulary, store, own.features)
         self._writing = threading.Lock()
 
     @classmethod
-    def load(cls, run: str | Path) -> Self:
+    def load(cls, run: str | Path, features: str | Path | None = None) -> Self:
         """Check and read a bundle.
 
+        Args:
+            run: Its folder.
+            features: The file of own features that it was trained with, if it was; that file is executed, nothing in
+                the bundle ever is.
+
         Raises:
-            BundleError: If anything in the folder is not what `train` wrote.
+            BundleError: If anything in the folder is not what `train` wrote, or `features` is not the file it needs.
         """
         folder = Path(run)
         manifest = read_manifest(folder)
         _refuse_incomplete(manifest, folder)
+        own = own_of_bundle(manifest, features)
         ranker = RANKERS[manifest["ranker"]].load(folder)
         vocabulary = Vocabulary(pl.read_parquet(folder / "vocabulary.parquet"))
         frames = {name: folder / "state" / f"{name}.parquet" for name in ("clicks", "articles", "impressions")}
         state = {name: pl.read_parquet(path) for name, path in frames.items() if path.is_file()}
-        return cls(manifest, ranker, vocabulary, EventStore(**state))
+        return cls(manifest, ranker, vocabulary, EventStore(**state), own)
 
     @property
     def store(self) -> EventStore:
@@ -120,7 +135,7 @@ class Recommender:
         both = pl.concat([more, known.articles], how="diagonal_relaxed").unique(
             "item_id", keep="first", maintain_order=True
         )
-        return Recommender(self.manifest, self.ranker, self.vocabulary, EventStore(new, both, shown))
+        return Recommender(self.manifest, self.ranker, self.vocabulary, EventStore(new, both, shown), self.own)
 
     def observe(
         self, clicks: object | None = None, impressions: object | None = None, articles: object | None = None

@@ -24,6 +24,7 @@ from newsrec.data import SLATE_FORMATS, Log, ReadOptions, read_log
 from newsrec.errors import BundleError, UsageError
 from newsrec.evaluation.stages import StageFigures, evaluate_stages
 from newsrec.metrics import logloss
+from newsrec.own import OwnFeatures, read_own
 from newsrec.process import peak_rss_mb
 from newsrec.progress import Clock, Progress, Silent
 from newsrec.rankers import RANKERS, Ranker, RankingData
@@ -63,6 +64,8 @@ class TrainConfig:
     """Fit again on all requests and let the state hold every event."""
     seed: int = 0
     read: ReadOptions = ReadOptions()
+    features: Path | None = None
+    """Python file with own features, see `newsrec.own`; it is executed."""
 
 
 @dataclass(frozen=True)
@@ -92,21 +95,24 @@ def train(
     tell, clock = progress or Silent(), Clock()
     out = config.out or fresh_run()
     _check(config)
+    own = read_own(config.features)
     refuse_unwritable(out, config.overwrite)
     with clock.time("total"):
         # 1 read
         with clock.time("read"):
             log = read(config) if log is None else log
             found = artefacts(log)
+            own.refuse_unfit(log)
         _introduce(log, found, tell)
 
         # 2 split
         config = _settled(config, log)
         store = EventStore(log.clicks, log.articles, log.impressions)
         split = SPLITS[config.candidates or ""](log, store, replace(config.split, seed=config.seed))
+        split = replace(split, requests=own.with_columns(split.requests, log.impressions))
 
         # 3 to 5 recall, candidates, features
-        assembly = _assembly(config, log, store, split, clock)
+        assembly = _assembly(config, log, store, split, clock, own)
         sampling = replace(config.sampling, seed=config.seed)
         rows = training_data(assembly, split.part("train"), split.positives, sampling, tell)
         watched = training_data(assembly, split.part("valid"), split.positives, None, tell)
@@ -133,7 +139,7 @@ def train(
 
     # 9 bundle
     with writing(out, config.overwrite) as folder:
-        _write(folder, config, log, assembly, ranker, split, metrics, result.per_request)
+        _write(folder, config, log, assembly, ranker, split, metrics, result.per_request, own)
     tell.say(f"bundle: {out}")
     return TrainResult(out, metrics)
 
@@ -223,7 +229,9 @@ def _introduce(log: Log, found: list[Artefact], tell: Progress) -> None:
             tell.say(f"artefact {artefact.name} ({artefact.share:.1%}): {artefact.explanation}")
 
 
-def _assembly(config: TrainConfig, log: Log, store: EventStore, split: Split, clock: Clock) -> Assembly:
+def _assembly(
+    config: TrainConfig, log: Log, store: EventStore, split: Split, clock: Clock, own: OwnFeatures
+) -> Assembly:
     # Codes of context values are learned before validation begins, as everything else that is learned.
     seen, shown = log.clicks, log.impressions
     if split.learn_until is not None:
@@ -239,6 +247,7 @@ def _assembly(config: TrainConfig, log: Log, store: EventStore, split: Split, cl
         clock=clock,
         slates=split.slates,
         without=config.without,
+        own=own.features,
     )
 
 
@@ -330,6 +339,7 @@ def _write(
     split: Split,
     metrics: dict[str, Any],
     per_request: pl.DataFrame,
+    own: OwnFeatures,
 ) -> None:
     state = log if config.refit else _before_test(log, split)
     (folder / "state").mkdir()
@@ -368,6 +378,7 @@ def _write(
             "sampling": asdict(replace(config.sampling, seed=config.seed)),
             "features": [f.name for f in assembly.features],
             "protocol": metrics["protocol"],
+            **({"own_features": own.facts} if own.facts else {}),
         },
     )
 

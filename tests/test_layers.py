@@ -30,6 +30,8 @@ STAGES: Final = (
     "slates",
     "recall",
     "candidates",
+    "own_probe",
+    "own",
     "inspect",
     "rankers",
     "assembly",
