@@ -395,7 +395,7 @@ class EventStore:
         self._note_times(rows.get("clicks", nothing), rows.get("shown", nothing))
         self.tables = old.tables | {name: old.tables[name].extended(more) for name, more in rows.items()}
         self._indices = dict(old._indices)
-        for name, index in old._indices.items():
+        for name, index in list(self._indices.items()):
             made = INDICES[name]
             if more := rows.get(made.table):
                 self._indices[name] = index.extended(made.key(self, more), made.time(more), made.values(self, more))
