@@ -84,7 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
     debug = "--debug" in given
     given = [word for word in given if word != "--debug"] or ["--help"]
     try:
-        if app(given, standalone_mode=False, prog_name="newsrec") == STOPPED:
+        code = app(given, standalone_mode=False, prog_name="newsrec")
+        if code == STOPPED:
             raise KeyboardInterrupt  # Typer takes a pressed key and returns its code instead
     except NewsrecError as error:
         return _fail(f"error: {error}", 2, debug)
@@ -100,7 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         told = str(error).splitlines()
         return _fail(f"failure: {type(error).__name__}: {told[0] if told else ''} (--debug shows where).", 1, debug)
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def _fail(line: str, code: int, debug: bool) -> int:
@@ -311,6 +312,37 @@ def inspect(
             console.say(line)
     if json is not None:
         write_json(json, profile.as_dict())
+
+
+@app.command()
+def audit(
+    data: Data = None,
+    format: Format = "auto",
+    features: Features = None,
+    requests: Annotated[int, typer.Option(help="Requests that are tried.", min=10)] = 200,
+    seed: Annotated[int, typer.Option(help="Same seed, same audit.", min=0)] = 0,
+    json: Annotated[Path | None, typer.Option(help="File for the findings.")] = None,
+    column: Columns = None,
+    integer_ids: IntegerIds = False,
+    quarantine: Quarantine = None,
+    max_bad_share: MaxBad = 0.01,
+) -> None:
+    """Look for features and recall channels that know the future. Exit code 1 if there is one.
+
+    \b
+    newsrec audit --data logs/mine --features own.py
+    """
+    from newsrec import audit as stage
+
+    options = _read_options(column, integer_ids, quarantine, max_bad_share)
+    config = stage.AuditConfig(data, format, features, requests, seed, json, options)
+    with _console() as console:
+        result = stage.audit(config, console)
+        console.frame(result.table(), "what each feature and channel knows of the future")
+        for line in result.lines():
+            console.say(line)
+    if result.bad:
+        raise typer.Exit(1)
 
 
 @app.command()

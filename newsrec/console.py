@@ -108,7 +108,7 @@ class Console:
         """A small table."""
         table = Table(title=title, box=box.SIMPLE_HEAD)
         for name in frame.columns:
-            table.add_column(name)
+            table.add_column(name, overflow="fold")  # a name cut short names nothing
         for row in frame.iter_rows():
             table.add_row(
                 *(

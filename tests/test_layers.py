@@ -39,6 +39,7 @@ STAGES: Final = (
     "report",
     "bundle",
     "train",
+    "audit",
     "asked",
     "explain",
     "fallback",

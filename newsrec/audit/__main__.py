@@ -1,0 +1,5 @@
+"""Entry of `python -m newsrec.audit`."""
+
+from newsrec.cli import run_verb
+
+run_verb("audit")
