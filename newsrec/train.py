@@ -32,7 +32,7 @@ from newsrec.recall import DEFAULT_CHANNELS, RecallSettings
 from newsrec.report import render_report
 from newsrec.simulate import SimulationConfig, simulate
 from newsrec.slates import SPLITS
-from newsrec.split import EMBEDDED_REQUESTS, LOG_REQUESTS, Split, SplitConfig, divides_by_time
+from newsrec.split import EMBEDDED_REQUESTS, LOG_REQUESTS, Split, SplitConfig
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,8 @@ def train(
         # 6 rank
         ranker = _fit(config, assembly, rows, watched, tell)
 
-        # What is measured has seen validation too, where it comes right before the test, with the trees that it chose.
-        if divides_by_time(config.split):
+        # Shown lists are few and dear: what is measured has seen validation too, with the trees that it chose.
+        if split.slates is not None:
             rows = _more(assembly, rows, split, ("valid",), sampling, tell)
             ranker = _refit(config, assembly, ranker, rows)
 
@@ -132,7 +132,7 @@ def train(
             scored.rows, scored.positive_ranks, test, tuple(assembly.channels), scored.baselines, seed=config.seed
         )
         if config.refit:
-            parts = ("test",) if divides_by_time(config.split) else ("valid", "test")
+            parts = ("valid", "test") if split.slates is None else ("test",)
             ranker = _refit(config, assembly, ranker, _more(assembly, rows, split, parts, sampling, tell))
 
     metrics = _metrics(config, log, split, found, ranker, scored, result, clock, out)
