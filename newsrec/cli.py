@@ -265,6 +265,36 @@ def recommend(
 
 
 @app.command()
+def update(
+    run: Run,
+    data: Annotated[Path, typer.Option(help="Folder or file of the newer log.")],
+    out: Annotated[Path, typer.Option(help="Folder of the new bundle.")],
+    format: Format = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is at --out.")] = False,
+    features: Features = None,
+    column: Columns = None,
+    integer_ids: IntegerIds = False,
+    quarantine: Quarantine = None,
+    max_bad_share: MaxBad = 0.01,
+) -> None:
+    """Roll a bundle's state forward to a newer log without training, and show how far the log has moved.
+
+    \b
+    newsrec update --run artifacts/my-run --data logs/next-week --out artifacts/next-week
+    """
+    from newsrec import update as stage
+
+    options = _read_options(column, integer_ids, quarantine, max_bad_share)
+    config = stage.UpdateConfig(run, data, out, format, overwrite, options, features)
+    with _console() as console:
+        result = stage.update(config, console)
+        console.frame(result.table, "drift: the time before the bundle's last event against the time since")
+        for line in result.lines():
+            console.say(line)
+        console.say(f"bundle: {result.run}")
+
+
+@app.command()
 def report(
     run: Run,
     against: Annotated[Path | None, typer.Option(help="Another bundle: print the paired differences.")] = None,

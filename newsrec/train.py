@@ -33,6 +33,7 @@ from newsrec.report import render_report
 from newsrec.simulate import SimulationConfig, simulate
 from newsrec.slates import SPLITS
 from newsrec.split import EMBEDDED_REQUESTS, LOG_REQUESTS, Split, SplitConfig
+from newsrec.state import write_state
 
 
 @dataclass(frozen=True)
@@ -342,17 +343,9 @@ def _write(
     own: OwnFeatures,
 ) -> None:
     state = log if config.refit else _before_test(log, split)
-    (folder / "state").mkdir()
-    (folder / "recall").mkdir()
-    state.clicks.write_parquet(folder / "state" / "clicks.parquet")
-    state.articles.write_parquet(folder / "state" / "articles.parquet")
-    if state.impressions is not None:
-        state.impressions.write_parquet(folder / "state" / "impressions.parquet")
+    write_state(folder, state.clicks, state.articles, state.impressions, assembly.channels)
     assembly.vocabulary.table.write_parquet(folder / "vocabulary.parquet")
     per_request.write_parquet(folder / "per_request.parquet")
-    until = int(state.clicks["clicked_at"].dt.timestamp("ms").max()) + 1  # type: ignore[arg-type]
-    for name, channel in assembly.channels.items():
-        channel.table(until).write_parquet(folder / "recall" / f"{name}.parquet")
     ranker.save(folder)
     write_json(folder / "features.json", features_page(assembly))
     write_json(folder / "metrics.json", metrics)
