@@ -3,6 +3,7 @@
 Tables go in as Polars or pandas frames and come out as Polars.
 """
 
+from newsrec.audit import AuditConfig, AuditResult, audit
 from newsrec.data import Log, ReadOptions, log_from_frames, read_log, write_log
 from newsrec.errors import BundleError, DataError, NewsrecError, UsageError
 from newsrec.evaluate import EvaluateConfig, compare, evaluate
@@ -15,9 +16,12 @@ from newsrec.serve import Recommender
 from newsrec.simulate import SimulationConfig, simulate, write_simulation
 from newsrec.split import SplitConfig, rolling_folds, split_log
 from newsrec.train import TrainConfig, TrainResult, train
+from newsrec.update import UpdateConfig, UpdateResult, update
 
 __all__ = [
     "METRICS",
+    "AuditConfig",
+    "AuditResult",
     "BundleError",
     "DataError",
     "EvaluateConfig",
@@ -30,8 +34,11 @@ __all__ = [
     "SplitConfig",
     "TrainConfig",
     "TrainResult",
+    "UpdateConfig",
+    "UpdateResult",
     "UsageError",
     "artefacts",
+    "audit",
     "bootstrap_interval",
     "compare",
     "evaluate",
@@ -51,6 +58,7 @@ __all__ = [
     "split_log",
     "summarise",
     "train",
+    "update",
     "write_log",
     "write_report",
     "write_simulation",
