@@ -1,7 +1,8 @@
 """What no poison can show: an attribute that was filled in afterwards, such as an article's clicks of the whole log.
 
 Each feature is asked how well it alone orders a request's articles, at the true time and at shuffled times, and each
-static column what it says of an article's future clicks beyond what its past clicks and its age say.
+static column what it says of an article's future clicks beyond what its past clicks and its age say. An own column of
+the request orders nothing by itself; only the features made with it are asked.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,8 +22,9 @@ Floats = npt.NDArray[np.float64]
 
 CORRELATION_LIMIT: Final = 0.4
 """Partial rank correlation with future clicks from which a static column is suspicious: it then explains a sixth of
-their variance that past clicks and age leave open. On the simulated log, where articles and categories do differ in
-what they are worth, the strongest honest column (the category) has 0.18, and the clicks of the whole log have 0.62."""
+their variance that past clicks and age leave open. The strongest honest column has 0.18 on the simulated log (the
+category) and 0.27 on the Globo log (the creation time); the clicks of the whole log, as a column, have 0.62 and 0.57,
+0.68 on EB-NeRD and 0.79 on MIND."""
 AUC_LIMIT: Final = 0.97
 """AUC of one static column inside a request from which it is suspicious, whatever it correlates with: whole
 rankers stay below that on public news logs."""
