@@ -17,20 +17,30 @@ from newsrec.audit.knowledge import (
     AUC_LIMIT,
     CORRELATION_LIMIT,
     columns_behind,
+    future_of,
     learned,
     partial_rank_correlation,
     ranks,
     single_aucs,
     static_features,
 )
-from newsrec.audit.material import Material
+from newsrec.audit.material import Material, Sample
 from newsrec.audit.poison import POISONS, Cut, appended, bits, changed, cuts, deleted, poisoned
 from newsrec.cli import main
 from newsrec.data import Log, write_log
 from newsrec.errors import DataError, UsageError
 from newsrec.own import NONE, read_own
 from newsrec.recall import CHANNELS
-from tests.factories import instant, rich_log, small_log
+from tests.factories import (
+    articles_of,
+    clicks_of,
+    instant,
+    log_of,
+    requests_of,
+    rich_log,
+    small_log,
+    store_of,
+)
 from tests.test_leaks import Bestseller
 
 LEAKY = '''import polars as pl
@@ -106,6 +116,10 @@ class TestAnHonestLog:
         assert isinstance(clicks["canary"], float)
         assert clicks["auc"] > 0.65
         assert abs(clicks["canary"] - 0.5) < (clicks["auc"] - 0.5) / 2
+
+    def test_is_never_asked_later_than_it_was(self, honest: AuditResult) -> None:
+        """Later, the user has clicked the answer."""
+        assert row(honest, "user_item_clicks")["canary"] == 0.5
 
     def test_is_the_same_again(self, honest: AuditResult, log: Log) -> None:
         assert audit(AuditConfig(requests=REQUESTS), log=log).verdicts.equals(honest.verdicts)
@@ -250,6 +264,17 @@ class TestKnowledge:
         assert abs(partial_rank_correlation(noise, y, {"past": past}, group)) < 0.06
         assert partial_rank_correlation(past**3, y, {"past": past}, group) == 0.0
         assert partial_rank_correlation(np.ones(4_000), y, {"past": past}, group) == 0.0
+
+    def test_future_past_and_age_by_hand(self) -> None:
+        clicks = clicks_of([(1, 1, 0), (2, 1, 60), (3, 1, 90), (1, 2, 120)])
+        store = store_of(log_of(clicks, articles_of([1, 2], created=[-60.0, None])))
+        requests = requests_of([(9, 60, 60), (9, 180, 180)])
+        pairs = requests.select("request_id").join(pl.DataFrame({"item_id": [1, 2]}), how="cross")
+        future, controls, item = future_of(Sample(requests, pairs, pl.DataFrame()), store)
+        assert future.tolist() == [2, 1, 0, 0]
+        assert controls["past"].tolist() == [1, 0, 3, 1]
+        assert controls["age"].tolist() == [2, -1, 4, 1]
+        assert item.tolist() == [0, 1, 0, 1]
 
     def test_ranks_are_inside_the_group(self) -> None:
         assert ranks(np.array([9.0, 1.0, 2.0, 2.0]), np.array([0, 0, 1, 1])).tolist() == [0.5, -0.5, 0.0, 0.0]

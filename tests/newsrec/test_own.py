@@ -299,6 +299,7 @@ class TestServing:
 
     def test_learns_of_a_new_mood(self, own_run: TrainResult, file: Path) -> None:
         recommender = Recommender.load(own_run.run, features=file)
+        assert recommender.features(1, [1, 5])["mood_rank"].to_list() == [1.0, None]
         recommender.observe(articles=pl.DataFrame({"item_id": [5, 7_777_777], "mood": [99.0, 98.0]}))
         assert recommender.features(1, [1, 5, 7_777_777])["mood_rank"].to_list() == [3.0, 1.0, 2.0]
 
