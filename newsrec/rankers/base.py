@@ -33,9 +33,9 @@ class RankingData:
 
     @classmethod
     def concat(cls, parts: Sequence["RankingData"]) -> Self:
-        """One after the other; no request may be in two of them."""
+        """One after the other; no request may be in two of them. The parts' frames are shared, not copied."""
         return cls(
-            pl.concat([part.features for part in parts], rechunk=True),
+            pl.concat([part.features for part in parts], rechunk=False),
             np.concatenate([part.label for part in parts]),
             np.concatenate([part.request for part in parts]),
             np.concatenate([part.weight for part in parts]),
