@@ -16,7 +16,7 @@ from newsrec.train import TrainConfig, TrainResult, train
 
 ROOT = Path(__file__).parents[1]
 SMALL = SimulationConfig(users=600, days=4)
-FEW_TREES = {"trees": 20, "min_data_in_leaf": 20, "threads": 1}
+FEW_TREES = {"trees": 20, "min_data_in_leaf": 20, "models": 1, "threads": 1}
 """One thread: on a busy machine two threads that wait for each other take ten times as long for so little."""
 
 

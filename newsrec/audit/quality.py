@@ -10,7 +10,7 @@ from newsrec.candidates import SamplingConfig
 from newsrec.metrics import METRICS, per_request, summarise
 from newsrec.rankers import RANKERS
 
-QUICK_TREES: Final = {"trees": 30, "min_data_in_leaf": 50, "num_leaves": 15, "threads": 1}
+QUICK_TREES: Final = {"trees": 30, "min_data_in_leaf": 50, "num_leaves": 15, "models": 1, "threads": 1}
 """One thread: so small a fit loses more than it gains by sharing."""
 SHOWN: Final = ("auc", "mrr@5")
 

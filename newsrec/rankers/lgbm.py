@@ -28,19 +28,33 @@ CURVE_ROWS = 200_000
 """Training rows, about, that the training curve is measured on."""
 
 
+LARGE = 500_000
+"""Rows from which on the luck of one seed no longer shows."""
+MODELS = 3
+"""Models that are averaged below."""
+ROWS_PER_LEAF = 15_000
+LEAVES = (31, 255)
+SMALL_LEAVES = 7_000
+"""Leaves of fewer than one of so many rows are not made, ..."""
+LEAF_ROWS = (100, 500)
+"""... the border being no lower and no higher than this."""
+
+
 @dataclass(frozen=True)
 class LgbmParams:
-    """Parameters of the ranker."""
+    """Parameters of the ranker. Those that are None follow from the number of rows, see `for_rows`."""
 
     objective: str = "lambdarank"
     """One of `OBJECTIVES`."""
-    learning_rate: float = 0.1
+    learning_rate: float = 0.07
     """Shrinkage, above 0, at most 1."""
-    num_leaves: int = 31
+    num_leaves: int | None = None
     """Leaves per tree, 2..131072."""
-    min_data_in_leaf: int = 100
+    min_data_in_leaf: int | None = None
     """Rows per leaf at least, >= 0."""
-    feature_fraction: float = 0.7
+    models: int | None = None
+    """Models with a seed each whose scores are averaged, 1..100."""
+    feature_fraction: float = 0.5
     """Share of the features tried per tree, above 0, at most 1."""
     bagging_fraction: float = 0.8
     """Share of the rows used per tree, above 0, at most 1."""
@@ -69,10 +83,25 @@ class LgbmParams:
         if faults:
             raise UsageError(f"ranker lgbm: expected {'; '.join(sorted(faults))}.")
 
+    def for_rows(self, rows: int) -> Self:
+        """With what is None filled in for so many rows: trees grow with the data, and few rows want an average.
+
+        >>> grown = LgbmParams().for_rows(3_000_000)
+        >>> grown.num_leaves, grown.min_data_in_leaf, grown.models
+        (200, 428, 1)
+        """
+        fitting: dict[str, Any] = {
+            "num_leaves": min(max(rows // ROWS_PER_LEAF, LEAVES[0]), LEAVES[1]),
+            "min_data_in_leaf": min(max(rows // SMALL_LEAVES, LEAF_ROWS[0]), LEAF_ROWS[1]),
+            "models": 1 if rows >= LARGE else MODELS,
+        }
+        return replace(self, **{name: value for name, value in fitting.items() if getattr(self, name) is None})
+
 
 _WHOLE: Final[dict[str, tuple[int, int]]] = {
     "num_leaves": (2, 131_072),
     "min_data_in_leaf": (0, 2**31 - 1),
+    "models": (1, 100),
     "max_bin": (2, 255),
     "truncation": (1, 2**31 - 1),
     "trees": (1, 2**31 - 1),
@@ -80,11 +109,15 @@ _WHOLE: Final[dict[str, tuple[int, int]]] = {
     "threads": (0, 2**31 - 1),
 }
 """Parameters that are whole numbers, with their lowest and highest value."""
+_BY_ROWS: Final = ("num_leaves", "min_data_in_leaf", "models")
+"""Parameters that may be left to the number of rows."""
 _SHARES: Final = ("learning_rate", "feature_fraction", "bagging_fraction")
 
 
 def _fault(name: str, value: object) -> str | None:
     """What was expected and found, or None where the value is good."""
+    if value is None and name in _BY_ROWS:
+        return None
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if name in _WHOLE:
         low, high = _WHOLE[name]
@@ -107,7 +140,7 @@ class LgbmRanker:
 
     params: LgbmParams = LgbmParams()
     fitting: Fitting = field(default_factory=Fitting)
-    _booster: lgb.Booster | None = None
+    _boosters: tuple[lgb.Booster, ...] = ()
 
     MODEL_FILE: ClassVar[str] = "lambdarank.txt"
     PARAMS_FILE: ClassVar[str] = "params.json"
@@ -131,9 +164,11 @@ class LgbmRanker:
         on_iteration: Callable[[], None] = lambda: None,
     ) -> Self:
         _check(train)
+        self.params = self.params.for_rows(len(train))
         data = _dataset(train, categorical)
+        told = [lambda _: on_iteration()]
         curves: dict[str, dict[str, list[float]]] = {}
-        callbacks: list[Callable[..., Any]] = [lambda _: on_iteration()]
+        callbacks: list[Callable[..., Any]] = list(told)
         valid_sets, names = [], []
         if valid is not None:
             _check(valid)
@@ -142,13 +177,19 @@ class LgbmRanker:
             names = [CURVE_SET, "valid"]
             stop = lgb.early_stopping(self.params.patience, verbose=False)
             callbacks += [lgb.record_evaluation(curves), stop]
-        booster = lgb.train(
+        first = lgb.train(
             self._settings(seed), data, self.params.trees, valid_sets=valid_sets, valid_names=names, callbacks=callbacks
         )
         of_valid = curves.get("valid", {}).get(METRIC, [])
-        best = int(np.argmax(of_valid)) + 1 if of_valid else booster.num_trees()
+        best = int(np.argmax(of_valid)) + 1 if of_valid else first.num_trees()
+        # Validation chooses the number of trees with the first model; the others only average out its luck.
+        others = [
+            lgb.train(self._settings(seed + i), data, best, callbacks=list(told))
+            for i in range(1, self.params.models or 1)
+        ]
         of_train = curves.get(CURVE_SET, {}).get(METRIC, [])
-        self._keep(booster, Fitting(METRIC, tuple(of_train), tuple(of_valid), best, _importance(booster, best)))
+        boosters = (first, *others)
+        self._keep(boosters, Fitting(METRIC, tuple(of_train), tuple(of_valid), best, _importance(boosters, best)))
         return self
 
     def refit(self, data: RankingData, *, categorical: Sequence[str] = (), seed: int = 0) -> Self:
@@ -159,8 +200,8 @@ class LgbmRanker:
         return other
 
     def score(self, features: pl.DataFrame) -> Scores:
-        booster = self.booster
-        names = booster.feature_name()
+        boosters = self.boosters
+        names = boosters[0].feature_name()
         if features.columns != names:
             missing, extra = sorted(set(names) - set(features.columns)), sorted(set(features.columns) - set(names))
             raise BundleError(
@@ -172,23 +213,24 @@ class LgbmRanker:
         # One thread for a request (ten times faster: no hand-over), all of them for a batch.
         threads = 1 if len(features) < 5_000 else 0
         best = self.fitting.best_iteration or -1
-        return np.asarray(booster.predict(features, num_iteration=best, num_threads=threads), np.float32)
+        scores = [np.asarray(b.predict(features, num_iteration=best, num_threads=threads)) for b in boosters]
+        return np.asarray(np.mean(scores, axis=0), np.float32)
 
     def contributions(self, features: pl.DataFrame) -> npt.NDArray[np.float64]:
         best = self.fitting.best_iteration or -1
-        moved = self.booster.predict(features, num_iteration=best, pred_contrib=True, num_threads=1)
-        return np.asarray(moved, np.float64)[:, :-1]
+        moved = [b.predict(features, num_iteration=best, pred_contrib=True, num_threads=1) for b in self.boosters]
+        return np.asarray(np.mean(moved, axis=0), np.float64)[:, :-1]
 
     @property
-    def booster(self) -> lgb.Booster:
-        """The model itself.
+    def boosters(self) -> tuple[lgb.Booster, ...]:
+        """The models whose scores are averaged.
 
         Raises:
             UsageError: Before `fit` or `load`.
         """
-        if self._booster is None:
+        if not self._boosters:
             raise UsageError("ranker: fit or load it before scoring.")
-        return self._booster
+        return self._boosters
 
     @property
     def gives_probabilities(self) -> bool:
@@ -196,11 +238,12 @@ class LgbmRanker:
 
     def save(self, folder: Path) -> None:
         best = self.fitting.best_iteration or -1
-        (folder / self.MODEL_FILE).write_text(self.booster.model_to_string(num_iteration=best), encoding="utf-8")
+        for name, booster in zip(self._files(len(self.boosters)), self.boosters, strict=True):
+            (folder / name).write_text(booster.model_to_string(num_iteration=best), encoding="utf-8")
         params = {
             "ranker": self.NAME,
-            "params": asdict(self.params),
-            "trees": self.booster.num_trees() if best < 0 else best,
+            "params": asdict(self.params) | {"models": len(self.boosters)},
+            "trees": self.boosters[0].num_trees() if best < 0 else best,
         }
         (folder / self.PARAMS_FILE).write_text(json.dumps(params, indent=2) + "\n", encoding="utf-8")
 
@@ -208,16 +251,23 @@ class LgbmRanker:
     def load(cls, folder: Path) -> Self:
         stored = json.loads((folder / cls.PARAMS_FILE).read_text(encoding="utf-8"))
         ranker = cls.of(stored["params"])
-        ranker._booster = lgb.Booster(model_str=(folder / cls.MODEL_FILE).read_text(encoding="utf-8"))
+        texts = [(folder / name).read_text(encoding="utf-8") for name in cls._files(ranker.params.models or 1)]
+        ranker._boosters = tuple(lgb.Booster(model_str=text) for text in texts)
         return ranker
 
-    def _keep(self, booster: lgb.Booster, fitting: Fitting) -> None:
+    @classmethod
+    def _files(cls, models: int) -> list[str]:
+        """`lambdarank.txt`, `lambdarank-2.txt`, ..."""
+        stem, suffix = cls.MODEL_FILE.split(".")
+        return [cls.MODEL_FILE, *(f"{stem}-{i}.{suffix}" for i in range(2, models + 1))]
+
+    def _keep(self, boosters: tuple[lgb.Booster, ...], fitting: Fitting) -> None:
         if not any(row["splits"] for row in fitting.importance):
             raise DataError(
                 "ranker: expected features that tell clicked from others, found none: every tree is a single leaf. "
                 "The log may be too small, or its labels do not depend on the articles."
             )
-        self._booster, self.fitting = booster, fitting
+        self._boosters, self.fitting = boosters, fitting
 
     def _settings(self, seed: int) -> dict[str, Any]:
         p = self.params
@@ -294,12 +344,12 @@ def _first_rows(data: RankingData) -> RankingData:
     return RankingData(data.features[rows], data.label[rows], data.request[rows], data.weight[rows])
 
 
-def _importance(booster: lgb.Booster, trees: int) -> tuple[dict[str, Any], ...]:
-    gain = booster.feature_importance("gain", iteration=trees)
-    splits = booster.feature_importance("split", iteration=trees)
+def _importance(boosters: Sequence[lgb.Booster], trees: int) -> tuple[dict[str, Any], ...]:
+    gain = np.sum([b.feature_importance("gain", iteration=trees) for b in boosters], axis=0)
+    splits = np.sum([b.feature_importance("split", iteration=trees) for b in boosters], axis=0)
     total = max(float(gain.sum()), 1e-12)
     rows = [
         {"feature": name, "gain": float(g) / total, "splits": int(s)}
-        for name, g, s in zip(booster.feature_name(), gain, splits, strict=True)
+        for name, g, s in zip(boosters[0].feature_name(), gain, splits, strict=True)
     ]
     return tuple(sorted(rows, key=lambda row: (-row["gain"], row["feature"])))

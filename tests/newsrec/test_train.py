@@ -29,7 +29,7 @@ from tests.conftest import FEW_TREES
 from tests.factories import clicks_of, log_of, rich_log, small_log
 
 QUICK = TrainConfig(
-    params={"trees": 3, "min_data_in_leaf": 2, "threads": 1},
+    params={"trees": 3, "min_data_in_leaf": 2, "models": 1, "threads": 1},
     split=SplitConfig(test_days=0.5, valid_days=0.5, warmup_hours=2),
 )
 """A run over `small_log` in well under a second."""

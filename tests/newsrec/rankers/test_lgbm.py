@@ -22,7 +22,7 @@ def lists(n: int = 80, length: int = 10, seed: int = 0) -> RankingData:
 
 
 def small(**params: Any) -> LgbmRanker:
-    return LgbmRanker.of({"trees": 15, "min_data_in_leaf": 5, "threads": 1, **params})
+    return LgbmRanker.of({"trees": 15, "min_data_in_leaf": 5, "models": 1, "threads": 1, **params})
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -60,7 +60,7 @@ def test_saved_model_holds_only_the_trees_that_validation_chose(tmp_path: Path) 
     assert best < len(ranker.fitting.valid) < 60
     ranker.save(tmp_path)
     loaded = LgbmRanker.load(tmp_path)
-    assert loaded.booster.num_trees() == best
+    assert loaded.boosters[0].num_trees() == best
     rows = lists(seed=2).features
     assert np.array_equal(loaded.score(rows), ranker.score(rows))
 
@@ -111,6 +111,8 @@ OUT_OF_RANGE: list[dict[str, Any]] = [
     {"learning_rate": None},
     {"deterministic": 1},
     {"num_leaves": True},
+    {"models": 0},
+    {"trees": None},
 ]
 
 
@@ -123,3 +125,40 @@ def test_parameter_out_of_range_is_refused_by_name(params: dict[str, Any]) -> No
 
 def test_whole_numbers_are_taken_where_fractions_may_stand() -> None:
     assert LgbmRanker.of({"learning_rate": 1, "lambda_l2": 0}).params == LgbmParams(learning_rate=1, lambda_l2=0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "leaves", "leaf_rows", "models"),
+    [(0, 31, 100, 3), (499_999, 33, 100, 3), (500_000, 33, 100, 1), (900_000, 60, 128, 1), (10**8, 255, 500, 1)],
+)
+def test_trees_grow_with_the_data(rows: int, leaves: int, leaf_rows: int, models: int) -> None:
+    made = LgbmParams().for_rows(rows)
+    assert (made.num_leaves, made.min_data_in_leaf, made.models) == (leaves, leaf_rows, models)
+    assert LgbmParams(num_leaves=7, min_data_in_leaf=3, models=9).for_rows(rows).num_leaves == 7
+
+
+class TestAverage:
+    def test_scores_are_the_mean_of_models_with_a_seed_each(self) -> None:
+        rows = lists(seed=2).features
+        alone = [small().fit(lists(), None, seed=seed).score(rows) for seed in (4, 5, 6)]
+        together = small(models=3).fit(lists(), None, seed=4).score(rows)
+        assert not np.array_equal(alone[0], alone[1])
+        np.testing.assert_allclose(together, np.mean(alone, axis=0, dtype=np.float64), rtol=1e-6)
+
+    def test_all_use_the_trees_that_validation_chose_with_the_first(self) -> None:
+        ranker = small(models=2, trees=60, patience=4, learning_rate=0.5).fit(lists(), lists(seed=1))
+        best = ranker.fitting.best_iteration
+        assert [booster.num_trees() for booster in ranker.boosters] == [best, best]
+        assert best < 60
+        assert sum(row["splits"] for row in ranker.fitting.importance) == sum(
+            int(booster.feature_importance("split", iteration=best).sum()) for booster in ranker.boosters
+        )
+
+    def test_each_is_a_file_of_its_own(self, tmp_path: Path) -> None:
+        ranker, rows = small(models=3).fit(lists(), lists(seed=1)), lists(seed=2).features
+        ranker.save(tmp_path)
+        assert {p.name for p in tmp_path.glob("*.txt")} == {"lambdarank.txt", "lambdarank-2.txt", "lambdarank-3.txt"}
+        assert np.array_equal(LgbmRanker.load(tmp_path).score(rows), ranker.score(rows))
+        np.testing.assert_allclose(
+            ranker.contributions(rows).sum(axis=1).std(), ranker.score(rows).std(), rtol=1e-4
+        )  # the constant apart
