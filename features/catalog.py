@@ -129,6 +129,8 @@ FEATURES: Final[tuple[Feature, ...]] = (
         exposure.item_minutes_since_exposure,
     ),
     *_over("exposure", exposure.item_list_length, exposure.LENGTH_WINDOWS, "item_list_length_{}"),
+    *_over("exposure", exposure.item_depth, exposure.DEPTH_WINDOWS, "item_depth_{}"),
+    *_over("exposure", exposure.item_clicked_list_length, exposure.CLICKED_WINDOWS, "item_clicked_list_length_{}"),
     *_over("exposure", exposure.item_visits, exposure.VISIT_WINDOWS, "item_visits_{}"),
     *_over("exposure", exposure.user_item_exposures, exposure.OWN_WINDOWS, "user_item_exposures_{}"),
     *_plain(
@@ -202,8 +204,12 @@ FEATURES: Final[tuple[Feature, ...]] = (
     *_over("slate", slate.slate_rank, slate.EXPOSURE_SIGNALS, "{}_slate_rank", needs=IMPRESSIONS),
     *_over("slate", slate.slate_share, slate.EXPOSURE_SIGNALS, "{}_slate_share", needs=IMPRESSIONS),
     *_over("slate", slate.slate_distance, slate.EXPOSURE_SIGNALS, "{}_slate_distance", needs=IMPRESSIONS),
-    *_over("slate", slate.slate_depth_rank, slate.DEPTHS, "slate_depth_rank_{}"),
-    *_over("slate", slate.slate_depth_distance, slate.DEPTHS, "slate_depth_distance_{}"),
+    *_over("slate", slate.slate_length_rank, slate.LENGTHS, "slate_length_rank_{}"),
+    *_over("slate", slate.slate_length_distance, slate.LENGTHS, "slate_length_distance_{}"),
+    *_over("slate", slate.slate_depth_rank, slate.DEPTHS, "slate_depth_rank_{}", needs=IMPRESSIONS),
+    *_over("slate", slate.slate_depth_ratio, slate.DEPTHS, "slate_depth_ratio_{}", needs=IMPRESSIONS),
+    *_over("slate", slate.slate_clicked_length_rank, slate.CLICKED_LENGTHS, "slate_clicked_length_rank_{}"),
+    *_over("slate", slate.slate_clicked_length_ratio, slate.CLICKED_LENGTHS, "slate_clicked_length_ratio_{}"),
     *_plain(
         "slate",
         slate.slate_longer_than_last,

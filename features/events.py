@@ -8,23 +8,19 @@ import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from features.articles import Articles, milliseconds
-from features.columns import CONTEXT, SECOND
+from features.columns import CONTEXT
+from features.event_rows import NEVER, click_rows, shown_rows, take
 from features.ids import Ids, codes_of
-from features.indices import CHANCE_UNIT, INDICES
-from features.tables import NO_DWELL, Table, follow
+from features.indices import INDICES
+from features.tables import Table
 from features.windows import NO_KEY, NO_TIME, EventIndex, Ints
 
 __all__ = ["NEVER", "EventStore", "codes_of", "history", "milliseconds", "take"]
-
-NEVER: Final = int(np.iinfo(np.int64).max)
-"""A moment that does not come."""
 
 
 @dataclass(frozen=True)
@@ -61,17 +57,18 @@ class EventStore:
         self._pair_base = self.n_items + self.n_items // 4 + 1_024
         self.first_seen = np.full(self.n_items, NEVER, np.int64)
         self.first_click = np.full(len(self._users), NEVER, np.int64)
-        self._context_ids = {name: Ids.of(clicks[name]) for name in CONTEXT if name in clicks.columns}
+        self.context_ids = {name: Ids.of(clicks[name]) for name in CONTEXT if name in clicks.columns}
         self._indices: dict[str, EventIndex] = {}
         self._columns: dict[str, pl.Series | None] = {}
         self._line = object()
         self.last_event = None
         self.tables: dict[str, Table] = {}
-        rows = self._click_rows(clicks)
+        # What was shown first: a click tells which list it came from.
+        exposures, requests = shown_rows(self, impressions)
+        self.tables |= {"shown": Table.of(exposures), "requests": Table.of(requests)}
+        rows = click_rows(self, clicks)
         self.tables["clicks"] = Table.of(rows)
-        shown_rows, request_rows = self._shown_rows(shown if impressions is not None else None)
-        self.tables |= {"shown": Table.of(shown_rows), "requests": Table.of(request_rows)}
-        self._note_times(rows, shown_rows)
+        self._note_times(rows, exposures)
 
     def extended(
         self,
@@ -204,10 +201,10 @@ class EventStore:
 
     def context(self, name: str, row: Ints) -> pl.Series | None:
         """A context column at rows of the clicks table, null at -1; None where the log has no such column."""
-        if name not in self._context_ids:
+        if name not in self.context_ids:
             return None
         code = pl.Series(take(self.tables["clicks"][name], row, NO_KEY))
-        return self._context_ids[name].values.gather(code.set(code < 0, None)).alias(name)
+        return self.context_ids[name].values.gather(code.set(code < 0, None)).alias(name)
 
     def article_column(self, name: str) -> pl.Series | None:
         """Any column of the articles by item code, null where unknown, shape (n_items,); None where none has it."""
@@ -224,87 +221,6 @@ class EventStore:
         """Kind of a column of the impressions; None where they have no such column."""
         frames = self._frames.get("impressions", ())
         return next((frame.schema[name] for frame in frames if name in frame.columns), None)
-
-    def _click_rows(self, clicks: pl.DataFrame) -> dict[str, Ints]:
-        """Rows of the clicks table: by user, then time, ties by the article's id."""
-        ordered = clicks.sort("clicked_at", "item_id")
-        user = self.user_codes(ordered["user_id"])
-        order = np.argsort(user, kind="stable")
-        ordered, user = ordered[order], user[order]
-        item, time = self.item_codes(ordered["item_id"]), milliseconds(ordered["clicked_at"])
-        category = self.category[item]
-        before = self._last_clicks(user, time, category)
-        told = follow(user, time, category, before)
-        previous = take(item, told["previous_row"], NO_KEY)
-        start = len(self.tables["clicks"]) if self.tables else 0
-        dwell = ordered["dwell_seconds"] if "dwell_seconds" in ordered.columns else None
-        return {
-            "row": np.arange(start, start + len(user), dtype=np.int64),
-            "user": user,
-            "item": item,
-            "time": time,
-            "previous": np.where(told["previous_row"] < 0, before["item"], previous),
-            "opens_session": told["opens_session"],
-            "session_place": told["session_place"],
-            "new_category": told["new_kind"],
-            "dwell": np.full(len(user), NO_DWELL) if dwell is None else _lengths(dwell),
-            **{name: _codes(ids, ordered, name) for name, ids in self._context_ids.items()},
-        }
-
-    def _last_clicks(self, user: Ints, time: Ints, category: Ints) -> dict[str, Ints]:
-        """What `features.tables.follow` asks for."""
-        if not self.tables or not len(self.tables["clicks"]):
-            return _nothing_before(len(user))
-        table, now = self.tables["clicks"], np.full(len(user), NEVER // 2)
-        row = self.index("user").nth_latest("row", user, now, 0)
-        return {
-            "item": take(table["item"], row, NO_KEY),
-            "time": take(table["time"], row, NO_TIME),
-            "session_place": take(table["session_place"], row, 0),
-            "known": self.index("user_category").counts(self.pair_key(user, category), now, (None,))[0],
-        }
-
-    def _shown_rows(self, impressions: pl.DataFrame | None) -> tuple[dict[str, Ints], dict[str, Ints]]:
-        """Rows of the tables of exposures and of requests: by user, then time, then request."""
-        if impressions is None:
-            return {name: np.zeros(0, np.int64) for name in SHOWN}, {name: np.zeros(0, np.int64) for name in REQUESTS}
-        ordered = impressions.sort("requested_at", "request_id", maintain_order=True)
-        user = self.user_codes(ordered["user_id"])
-        order = np.argsort(user, kind="stable")
-        ordered, user = ordered[order], user[order]
-        time = milliseconds(ordered["requested_at"])
-        starts = _run_starts(ordered["request_id"])
-        length = np.diff(np.append(starts, len(user)))
-        chance = CHANCE_UNIT // np.repeat(length, length) if len(length) else np.zeros(0, np.int64)
-        page = ordered["page_item_id"] if "page_item_id" in ordered.columns else None
-        pages = np.full(len(user), NO_KEY) if page is None else self.item_codes(page)
-        item = self.item_codes(ordered["item_id"])
-        shown = {"user": user, "item": item, "time": time, "chance": chance, "length": np.repeat(length, length)}
-        return shown, self._request_rows(user[starts], time[starts], length, pages[starts])
-
-    def _request_rows(self, user: Ints, time: Ints, length: Ints, page: Ints) -> dict[str, Ints]:
-        before, start = _nothing_before(len(user)), 0
-        session = np.full(len(user), NO_TIME)
-        if "requests" in self.tables and len(self.tables["requests"]):
-            table, start = self.tables["requests"], len(self.tables["requests"])
-            row = self.index("request").nth_latest("row", user, np.full(len(user), NEVER // 2), 0)
-            before["time"] = take(table["time"], row, NO_TIME)
-            before["session_place"] = take(table["session_place"], row, 0)
-            session = take(table["session_start"], row, NO_TIME)
-        told = follow(user, time, np.full(len(user), NO_KEY), before)
-        # The session's first request is among these rows, or it is that of the user's last request before them.
-        opened = np.arange(len(user)) - told["session_place"] + 1
-        inside = (opened >= 0) & (user[np.maximum(opened, 0)] == user) if len(user) else opened
-        return {
-            "row": np.arange(start, start + len(user), dtype=np.int64),
-            "user": user,
-            "time": time,
-            "page": page,
-            "shown": length,
-            "opens_session": told["opens_session"],
-            "session_place": told["session_place"],
-            "session_start": np.where(inside, time[np.maximum(opened, 0)], session) if len(user) else session,
-        }
 
     def _note_times(self, clicks: Mapping[str, Ints], shown: Mapping[str, Ints]) -> None:
         """What new events say of the first and the last of all."""
@@ -349,8 +265,15 @@ class EventStore:
             for name, index, time in (("clicks", "user", "clicked_at"), ("impressions", "request", "requested_at"))
             if name in more
         ]
-        new_columns = "clicks" in more and not set(self._context_ids) >= set(CONTEXT) & set(more["clicks"].columns)
+        # A list that is told after a click out of it changes what the click says.
+        late.append("impressions" in more and self._clicked_since(more["impressions"]))
+        new_columns = "clicks" in more and not set(self.context_ids) >= set(CONTEXT) & set(more["clicks"].columns)
         return any(late) or new_columns
+
+    def _clicked_since(self, shown: pl.DataFrame) -> bool:
+        key = self.pair_key(self.user_codes(shown["user_id"]), self.item_codes(shown["item_id"]))
+        at = milliseconds(shown["requested_at"])
+        return bool((self.index("user_item").counts_since(key, at, np.full(len(at), NEVER // 2)) > 0).any())
 
     def _late(self, events: pl.DataFrame, index: str, time: str) -> bool:
         user = self.user_codes(events["user_id"])
@@ -382,37 +305,33 @@ class EventStore:
         return True
 
     def _append(self, old: "EventStore", clicks: pl.DataFrame | None, shown: pl.DataFrame | None) -> None:
-        rows: dict[str, Mapping[str, Ints]] = {}
-        if clicks is not None:
-            self._context_ids = {
-                name: ids.extended(clicks[name]) if name in clicks.columns else ids
-                for name, ids in old._context_ids.items()
-            }
-            rows["clicks"] = self._click_rows(clicks)
-        if shown is not None:
-            rows["shown"], rows["requests"] = self._shown_rows(shown)
+        self.tables, self._indices = dict(old.tables), dict(old._indices)
         nothing = dict.fromkeys(("user", "item", "time"), np.zeros(0, np.int64))
-        self._note_times(rows.get("clicks", nothing), rows.get("shown", nothing))
-        self.tables = old.tables | {name: old.tables[name].extended(more) for name, more in rows.items()}
-        self._indices = dict(old._indices)
+        exposures: Mapping[str, Ints] = nothing
+        if shown is not None:
+            # Before the clicks, which tell what list they came from.
+            exposures, requests = shown_rows(self, shown)
+            self._take_in("shown", exposures)
+            self._take_in("requests", requests)
+        rows: Mapping[str, Ints] = nothing
+        if clicks is not None:
+            self.context_ids = {
+                name: ids.extended(clicks[name]) if name in clicks.columns else ids
+                for name, ids in old.context_ids.items()
+            }
+            rows = click_rows(self, clicks)
+            self._take_in("clicks", rows)
+        self._note_times(rows, exposures)
+
+    def _take_in(self, table: str, rows: Mapping[str, Ints]) -> None:
+        self.tables[table] = self.tables[table].extended(rows)
         for name, index in list(self._indices.items()):
             made = INDICES[name]
-            if more := rows.get(made.table):
-                self._indices[name] = index.extended(made.key(self, more), made.time(more), made.values(self, more))
+            if made.table == table:
+                self._indices[name] = index.extended(made.key(self, rows), made.time(rows), made.values(self, rows))
 
     def _whole_frames(self) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame | None]:
         return self.clicks, self.articles, self.impressions
-
-
-SHOWN: Final = ("user", "item", "time", "chance", "length")
-REQUESTS: Final = ("row", "user", "time", "page", "shown", "opens_session", "session_place", "session_start")
-
-
-def take(values: Ints, place: Ints, missing: int) -> npt.NDArray[np.int64]:
-    """`values[place]`, and `missing` where `place` is negative. Shape of `place`."""
-    if not len(values):
-        return np.full(len(place), missing, np.int64)
-    return np.where(place >= 0, values[np.maximum(place, 0)], missing)
 
 
 def history(store: EventStore, user: Ints, at: Ints, last: int | None = None) -> tuple[Ints, Ints, Ints]:
@@ -428,27 +347,6 @@ def history(store: EventStore, user: Ints, at: Ints, last: int | None = None) ->
         `(row, place, age)` of shape (n_clicks,): the request's row, the row of the clicks table, 0 for the newest.
     """
     return store.index("user").newest_first("row", user, at, last)
-
-
-def _nothing_before(n: int) -> dict[str, Ints]:
-    """For `features.tables.follow`: users without an earlier row."""
-    nothing = np.full(n, NO_KEY)
-    return {"item": nothing, "time": np.full(n, NO_TIME), "session_place": nothing, "known": np.zeros(n, np.int64)}
-
-
-def _run_starts(column: pl.Series) -> Ints:
-    """Places where another value begins than the one before."""
-    same = column.slice(1) == column.slice(0, max(len(column) - 1, 0))
-    return np.flatnonzero(np.concatenate([[True], ~same.to_numpy()])[: len(column)])
-
-
-def _codes(ids: Ids, frame: pl.DataFrame, name: str) -> Ints:
-    return ids.codes(frame[name]) if name in frame.columns else np.full(frame.height, NO_KEY)
-
-
-def _lengths(seconds: pl.Series) -> Ints:
-    """Whole milliseconds: rounded to seconds, a reading would be known before it ends."""
-    return (seconds.cast(pl.Float64).fill_nan(None) * SECOND).round(0).cast(pl.Int64).fill_null(NO_DWELL).to_numpy()
 
 
 def _concat(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:

@@ -6,11 +6,13 @@ In the public evidence (EB-NeRD without features from the future) this family gi
 import polars as pl
 
 from features.arithmetic import minutes, ratio
-from features.indices import CHANCE_UNIT
+from features.indices import CHANCE_UNIT, DEPTH_UNIT
 
 EXPOSURE_WINDOWS = ("5m", "15m", "1h", "6h", "24h", "all")
 RATE_WINDOWS = ("1h", "6h", "24h", "all")
 LENGTH_WINDOWS = ("15m", "1h", "6h")
+DEPTH_WINDOWS = ("15m", "1h", "6h", "24h")
+CLICKED_WINDOWS = ("1h", "6h", "24h")
 DECAYS = ("30m", "2h", "12h")
 VISIT_WINDOWS = ("1h", "24h")
 OWN_WINDOWS = ("5m", "1h", "24h", "all")
@@ -72,6 +74,23 @@ def item_list_length(window: str) -> pl.Expr:
     return ratio(pl.col(f"item_list_lengths_{window}"), pl.col(f"item_exposures_{window}"))
 
 
+def item_depth(window: str) -> pl.Expr:
+    """How far down the page the article stood in the last {window}. Articles, >= 1, null where it was not shown.
+
+    The power mean of order -3 of the lengths of the lists that held it. A list is at least as long as the place of each
+    of its articles, so the shortest ones tell it best; the mean leans towards them without hanging on a single one.
+    """
+    return (pl.col(f"item_exposures_{window}") * DEPTH_UNIT / _positive(f"item_depth_{window}")).cbrt()
+
+
+def item_clicked_list_length(window: str) -> pl.Expr:
+    """Mean length of the lists of the last {window} out of which the article was clicked. >= 1, null without a click.
+
+    Where lists end with what was clicked, this is the place of the article.
+    """
+    return ratio(pl.col(f"item_clicked_list_lengths_{window}"), pl.col(f"item_clicked_lists_{window}"))
+
+
 def item_visits(window: str) -> pl.Expr:
     """How often somebody was seen on the article's page in the last {window}, from wherever they came. >= 0."""
     return pl.col(f"item_visits_{window}")
@@ -100,3 +119,7 @@ def user_item_passed_over() -> pl.Expr:
 def user_category_click_rate() -> pl.Expr:
     """Smoothed share of the exposures of this category to the user that were clicked. > 0."""
     return (pl.col("user_category_clicks") + CLICKS_AHEAD) / (pl.col("user_category_exposures_all") + EXPOSURES_AHEAD)
+
+
+def _positive(fact: str) -> pl.Expr:
+    return pl.when(pl.col(fact) > 0).then(pl.col(fact))

@@ -15,6 +15,8 @@ from features.windows import NO_KEY, NO_TIME, Ints
 EXPOSURE_WINDOWS: Final = ("5m", "15m", "1h", "6h", "24h", "all")
 CHANCE_WINDOWS: Final = ("1h", "6h", "24h", "all")
 LENGTH_WINDOWS: Final = ("15m", "1h", "6h")
+DEPTH_WINDOWS: Final = ("15m", "1h", "6h", "24h")
+CLICKED_WINDOWS: Final = ("1h", "6h", "24h")
 OWN_WINDOWS: Final = ("5m", "1h", "24h", "all")
 LAST_REQUESTS: Final = (1, 2, 5, 10)
 NEEDS: Final = ("impressions",)
@@ -117,6 +119,15 @@ EXPOSURE_FACTS: Final[tuple[FactGroup, ...]] = (
     counted(
         tuple(f"item_list_lengths_{w}" for w in LENGTH_WINDOWS),
         "exposure",
+        lambda r: r.item,
+        value="length",
+        needs=NEEDS,
+    ),
+    counted(tuple(f"item_depth_{w}" for w in DEPTH_WINDOWS), "exposure", lambda r: r.item, value="depth", needs=NEEDS),
+    counted(tuple(f"item_clicked_lists_{w}" for w in CLICKED_WINDOWS), "clicked_list", lambda r: r.item, needs=NEEDS),
+    counted(
+        tuple(f"item_clicked_list_lengths_{w}" for w in CLICKED_WINDOWS),
+        "clicked_list",
         lambda r: r.item,
         value="length",
         needs=NEEDS,

@@ -29,6 +29,9 @@ TASTE_HALF_LIFE: Final = 7 * 24 * HOUR
 CHANCE_UNIT: Final = 1_000_000
 """An exposure in a list of n articles counts 1 / n chance of a click, in whole millionths (cut off)."""
 
+DEPTH_UNIT: Final = 1_000_000_000
+"""An exposure in a list of n articles counts 1 / n ** 3 of this, in whole numbers (cut off)."""
+
 
 @dataclass(frozen=True)
 class Index:
@@ -99,6 +102,12 @@ INDICES: Final[dict[str, Index]] = {
     "departure": Index("clicks", lambda s, r: _moved(r)),
     "category_transition": Index("clicks", lambda s, r: s.pair_key(*_category_move(s, r))),
     "category_departure": Index("clicks", _category_departure),
+    # a click out of a shown list: known at the click
+    "clicked_list": Index(
+        "clicks",
+        lambda s, r: np.where(r["list_length"] > 0, r["item"], NO_KEY),
+        lambda s, r: {"length": np.maximum(r["list_length"], 0)},
+    ),
     # a reading: known when it ends
     "reading": Index(
         "clicks",
@@ -113,9 +122,13 @@ INDICES: Final[dict[str, Index]] = {
         lambda r: r["time"] + np.maximum(r["dwell"], 0),
     ),
     # exposures: known at the request
-    "exposure": Index("shown", lambda s, r: r["item"], lambda s, r: {"chance": r["chance"], "length": r["length"]}),
+    "exposure": Index(
+        "shown", lambda s, r: r["item"], lambda s, r: {name: r[name] for name in ("chance", "length", "depth")}
+    ),
     "exposure_decay": Index("shown", lambda s, r: r["item"], _decays(lambda r: r["chance"] / CHANCE_UNIT)),
-    "user_exposure": Index("shown", lambda s, r: s.pair_key(r["user"], r["item"])),
+    "user_exposure": Index(
+        "shown", lambda s, r: s.pair_key(r["user"], r["item"]), lambda s, r: {"length": r["length"]}
+    ),
     "user_category_exposure": Index("shown", lambda s, r: s.pair_key(r["user"], s.category[r["item"]])),
     # requests: known from the next instant on
     "request": Index(

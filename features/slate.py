@@ -8,7 +8,15 @@ import polars as pl
 
 from features.arithmetic import ratio
 from features.columns import HOUR
-from features.exposure import LENGTH_WINDOWS, item_lift, item_list_length
+from features.exposure import (
+    CLICKED_WINDOWS,
+    DEPTH_WINDOWS,
+    LENGTH_WINDOWS,
+    item_clicked_list_length,
+    item_depth,
+    item_lift,
+    item_list_length,
+)
 
 SIGNALS = ("item_clicks_15m", "item_clicks_1h", "transitions_3h", "transitions_36h")
 """Facts of every log that are told as rank and share."""
@@ -23,7 +31,9 @@ EXPOSURE_SIGNALS = (
 )
 """The same for logs with impressions; there the distance to the best is told as well. All whole numbers: a sum of
 floats would depend on the order of the candidates."""
-DEPTHS = LENGTH_WINDOWS
+LENGTHS = LENGTH_WINDOWS
+DEPTHS = DEPTH_WINDOWS
+CLICKED_LENGTHS = CLICKED_WINDOWS
 REQUEST = "request_id"
 
 
@@ -70,14 +80,34 @@ def slate_hours_behind_newest_seen() -> pl.Expr:
     return (pl.col("first_seen_ms").max().over(REQUEST) - pl.col("first_seen_ms")) / HOUR
 
 
-def slate_depth_rank(window: str) -> pl.Expr:
+def slate_length_rank(window: str) -> pl.Expr:
     """Rank by how long the lists of the last {window} were that held the article. 1 stands furthest down the page."""
     return item_list_length(window).rank("min", descending=True).over(REQUEST)
 
 
-def slate_depth_distance(window: str) -> pl.Expr:
+def slate_length_distance(window: str) -> pl.Expr:
     """How much shorter the lists of the last {window} that held it were than those of the deepest. <= 0, or null."""
     return item_list_length(window) - item_list_length(window).max().over(REQUEST)
+
+
+def slate_depth_rank(window: str) -> pl.Expr:
+    """Rank by how far down the page the article stood in the last {window}. 1 is the deepest of the request."""
+    return item_depth(window).rank("min", descending=True).over(REQUEST)
+
+
+def slate_depth_ratio(window: str) -> pl.Expr:
+    """Length of the request against how far down the page the article stood in the last {window}. > 0, or null."""
+    return pl.len().over(REQUEST) / item_depth(window)
+
+
+def slate_clicked_length_rank(window: str) -> pl.Expr:
+    """Rank by the length of the lists of the last {window} out of which it was clicked. 1 is the longest, or null."""
+    return item_clicked_list_length(window).rank("min", descending=True).over(REQUEST)
+
+
+def slate_clicked_length_ratio(window: str) -> pl.Expr:
+    """Length of the request against those of the last {window} out of which the article was clicked. > 0, or null."""
+    return pl.len().over(REQUEST) / item_clicked_list_length(window)
 
 
 def slate_longer_than_last() -> pl.Expr:

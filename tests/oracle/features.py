@@ -114,10 +114,16 @@ class FeatureTruth(LogTruth):
 
     # exposure
 
+    def _clicked_list(self, item: Id, user: Id, at: int) -> list[int]:
+        """Length of the last list until then that showed the user the article, if there was one."""
+        lists = [s for s in self.shown_to(user, at + 1) if item in s.items]
+        return [len(lists[-1].items)] if lists else []
+
     def _exposure(self, request: Request, item: Id) -> Row:
         end = request.statistics_at
         shown = [(s.at, len(s.items)) for s in self.slates if item in s.items]
-        read = [c.at for c in self.clicks if c.item == item]
+        read_by = [(c.user, c.at) for c in self.clicks if c.item == item]
+        read = [at for _, at in read_by]
         row: Row = {}
         for w, length in WINDOW_MS.items():
             clicked, exposed = count(read, end - length, end), count((t for t, _ in shown), end - length, end)
@@ -129,6 +135,11 @@ class FeatureTruth(LogTruth):
             row[f"item_lift_{w}"] = (clicked + 1) / (chance + 1)
             lengths = [n for t, n in shown if end - length <= t < end]
             row[f"item_list_length_{w}"] = _ratio(sum(lengths), len(lengths))
+            # Cubes are told in whole billionths.
+            cubes = sum(1_000_000_000 // n**3 for n in lengths)
+            row[f"item_depth_{w}"] = (exposed * 1_000_000_000 / cubes) ** (1 / 3) if cubes else None
+            out_of = [n for at in read_by for n in self._clicked_list(item, *at) if end - length <= at[1] < end]
+            row[f"item_clicked_list_length_{w}"] = _ratio(sum(out_of), len(out_of))
         for w, half_life in HALF_LIFE_MS.items():
             clicks = decayed([(t, 1) for t in read], end, half_life)
             row[f"item_lift_decayed_{w}"] = (clicks + 0.5) / (
@@ -332,8 +343,14 @@ class FeatureTruth(LogTruth):
         for window in ("15m", "1h", "6h"):
             lengths = [row[f"item_list_length_{window}"] for row in rows]
             for row, length in zip(rows, lengths, strict=True):
-                row[f"slate_depth_rank_{window}"] = _rank(lengths, length)
-                row[f"slate_depth_distance_{window}"] = _minus(length, _newest(lengths))
+                row[f"slate_length_rank_{window}"] = _rank(lengths, length)
+                row[f"slate_length_distance_{window}"] = _minus(length, _newest(lengths))
+        for window in ("15m", "1h", "6h", "24h"):
+            for name, of in (("depth", "item_depth"), ("clicked_length", "item_clicked_list_length")):
+                places = [row[f"{of}_{window}"] for row in rows]
+                for row, place in zip(rows, places, strict=True):
+                    row[f"slate_{name}_rank_{window}"] = _rank(places, place)
+                    row[f"slate_{name}_ratio_{window}"] = _ratio(len(rows), place or 0)
 
     def _among(self, rows: list[Row], signal: str, values: Sequence[float], distance: bool) -> None:
         for row, own in zip(rows, values, strict=True):
