@@ -30,7 +30,7 @@ CURVE_ROWS = 200_000
 
 LARGE = 500_000
 """Rows from which on the luck of one seed no longer shows."""
-MODELS = 3
+MODELS = 5
 """Models that are averaged below."""
 ROWS_PER_LEAF = 15_000
 LEAVES = (31, 255)
