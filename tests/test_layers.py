@@ -60,7 +60,7 @@ SERVING: Final = ("newsrec.serve", "newsrec.recommend")
 SERVING_PACKAGES: Final = {"numpy", "polars", "lightgbm", "onnxruntime"}
 NEVER_SERVING: Final = ("torch", "optuna", "matplotlib", "plotly", "typer", "rich", "jinja2")
 ONLY_IN: Final = {
-    "typer": {"newsrec.cli"},
+    "typer": {"newsrec.cli", *(f"newsrec.cli.{name}" for name in ("bundles", "logs", "options", "training"))},
     "rich": {"newsrec.console"},
     "jinja2": {"newsrec.report.page"},
     "markupsafe": {"newsrec.report.charts", "newsrec.report.view"},
