@@ -196,7 +196,7 @@ def test_packages_have_their_place(package: str) -> None:
 
 def test_what_is_imported_is_declared() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
-    names = {line.split(">")[0] for line in declared} | {"markupsafe"}  # comes with jinja2
+    names = {line.split(">")[0] for line in declared}
     imported = set().union(*(IMPORTS[name] for name in PATHS if not name.startswith("tuning")))
     assert third_party(imported) <= names
 
