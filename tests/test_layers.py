@@ -39,6 +39,7 @@ STAGES: Final = (
     "evaluation",
     "report",
     "bundle",
+    "params",
     "train",
     "audit",
     "asked",

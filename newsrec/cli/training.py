@@ -93,11 +93,12 @@ def train(
     newsrec train --data clicks.csv --format table --column user_id=reader --column item_id=story
     """
     from newsrec import train as stage
+    from newsrec.params import load_params
     from newsrec.recall import settings_of
     from newsrec.split import SplitConfig
 
     _refuse_later_parts(reranker)
-    chosen = stage.load_params(params, ranker) if params else {}
+    chosen = load_params(params, ranker) if params else {}
     periods = SplitConfig(
         validation=validation.value,
         test_days=test_days,
