@@ -73,7 +73,14 @@ def evaluate(config: EvaluateConfig, progress: Progress | None = None) -> dict[s
         assembly = replace(recommender.assembly(requests), clock=clock, slates=split.slates)
         scored = score_lists(assembly, recommender.ranker.score, requests, split.positives, tell)
         channels = bundle.manifest["recall"]["channels"]
-        result = evaluate_stages(scored.rows, scored.positive_ranks, requests, channels, scored.baselines)
+        result = evaluate_stages(
+            scored.rows,
+            scored.positive_ranks,
+            requests,
+            channels,
+            scored.baselines,
+            probabilities=recommender.ranker.gives_probabilities,
+        )
     figures = {
         "run": config.run.name,
         "protocol": {**split.protocol, "candidates": bundle.manifest["protocol"]["candidates"]},

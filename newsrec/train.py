@@ -3,7 +3,6 @@
 `python -m newsrec.train --ranker lgbm` and the library function `train` do the same.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -17,13 +16,13 @@ from features.columns import CLICK_KEY, TIME
 from features.events import EventStore
 from features.vocabulary import Vocabulary
 from newsrec.artefacts import Artefact, artefacts
-from newsrec.assembly import LIST_LENGTH, Assembly, ScoredLists, score_lists, training_data
+from newsrec.assembly import LIST_LENGTH, Assembly, score_lists, training_data
 from newsrec.bundle import fresh_run, read_manifest, refuse_unwritable, write_json, write_manifest, writing
 from newsrec.candidates import SamplingConfig
 from newsrec.data import SLATE_FORMATS, Log, ReadOptions, read_log
+from newsrec.data.log import read_as, read_facts
 from newsrec.errors import BundleError, UsageError
 from newsrec.evaluation.stages import StageFigures, evaluate_stages
-from newsrec.metrics import logloss
 from newsrec.own import OwnFeatures, read_own
 from newsrec.process import peak_rss_mb
 from newsrec.progress import Clock, Progress, Silent
@@ -130,13 +129,19 @@ def train(
         test = split.part("test")
         scored = score_lists(assembly, ranker.score, test, split.positives, tell)
         result = evaluate_stages(
-            scored.rows, scored.positive_ranks, test, tuple(assembly.channels), scored.baselines, seed=config.seed
+            scored.rows,
+            scored.positive_ranks,
+            test,
+            tuple(assembly.channels),
+            scored.baselines,
+            seed=config.seed,
+            probabilities=ranker.gives_probabilities,
         )
         if config.refit:
             parts = ("valid", "test") if split.slates is None else ("test",)
             ranker = _refit(config, assembly, ranker, _more(assembly, rows, split, parts, sampling, tell))
 
-    metrics = _metrics(config, log, split, found, ranker, scored, result, clock, out)
+    metrics = _metrics(config, log, split, found, ranker, result, clock, out)
 
     # 9 bundle
     with writing(out, config.overwrite) as folder:
@@ -157,13 +162,16 @@ def read(config: TrainConfig) -> Log:
 def config_of_run(run: Path, config: TrainConfig) -> tuple[TrainConfig, Log]:
     """The same configuration on the data, format and seed of an earlier bundle, and that data.
 
+    The data is read as it was then: its columns, ids and limit of bad rows, where `config.read` has the default.
+
     Raises:
         BundleError: The bundle is damaged, or the data is no longer the same.
     """
     manifest = read_manifest(run)
     data = manifest["data"]
     path = config.data or (None if data["path"] is None else Path(data["path"]))
-    taken = replace(config, data=path, format=data["format"], seed=manifest["seed"])
+    options = read_as(config.read, data.get("read", {}))
+    taken = replace(config, data=path, format=data["format"], seed=manifest["seed"], read=options)
     log = read(taken)
     if log.fingerprint != data["fingerprint"]:
         raise BundleError(
@@ -171,28 +179,6 @@ def config_of_run(run: Path, config: TrainConfig) -> tuple[TrainConfig, Log]:
             f"found another (fingerprint {log.fingerprint[:12]}). Train without --run."
         )
     return taken, log
-
-
-def load_params(path: Path, ranker: str) -> dict[str, Any]:
-    """Parameters from a file that `tuning` wrote, or a plain JSON object of them.
-
-    Raises:
-        UsageError: Not such a file, or one for another ranker.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--params: expected a JSON file, found '{path}' ({error}).") from error
-    if not isinstance(content, dict):
-        raise UsageError(f"--params: expected a JSON object, found {type(content).__name__} in '{path}'.")
-    if content.get("ranker", ranker) != ranker:
-        raise UsageError(
-            f"--params: expected parameters of the ranker '{ranker}', found '{content['ranker']}' in '{path}'."
-        )
-    params = content.get("params", content)
-    if not isinstance(params, dict):
-        raise UsageError(f"--params: expected a JSON object, found {type(params).__name__} in '{path}' under 'params'.")
-    return {name: value for name, value in params.items() if name != "ranker"}
 
 
 def _settled(config: TrainConfig, log: Log) -> TrainConfig:
@@ -292,15 +278,11 @@ def _metrics(
     split: Split,
     found: list[Artefact],
     ranker: Ranker,
-    scored: ScoredLists,
     result: StageFigures,
     clock: Clock,
     out: Path,
 ) -> dict[str, Any]:
     fitting = ranker.fitting
-    figures = result.figures
-    if ranker.gives_probabilities:
-        figures["rank"]["logloss"] = logloss(scored.rows["score"].to_numpy(), scored.rows["label"].to_numpy())
     return {
         "run": out.name,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -308,7 +290,7 @@ def _metrics(
             **split.protocol,
             "candidates": _candidates(config),
         },
-        **figures,
+        **result.figures,
         "curves": {
             "metric": fitting.metric,
             "train": list(fitting.train),
@@ -359,6 +341,7 @@ def _write(
                 "path": None if config.data is None else str(config.data.resolve()),
                 "format": log.format,
                 "fingerprint": log.fingerprint,
+                "read": read_facts(config.read),
             },
             "validation": asdict(replace(config.split, seed=config.seed)),
             "refit": config.refit,

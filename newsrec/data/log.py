@@ -1,9 +1,10 @@
 """The log after reading: canonical frames and what reading did to get them. Formats make it; every stage reads it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -22,6 +23,21 @@ class ReadOptions:
     """Share of the rows of clicks, articles or impressions that may be bad, in [0, 1]; above it the log is refused."""
     now: datetime | None = None
     """The reader's clock (time zone aware); clicks more than a day after it are bad rows. None: the machine's clock."""
+
+
+def read_facts(options: ReadOptions) -> dict[str, Any]:
+    """What a bundle keeps of how its log was read, so that the same log can be read again."""
+    return {
+        "columns": dict(options.columns),
+        "integer_ids": options.integer_ids,
+        "max_bad_share": options.max_bad_share,
+    }
+
+
+def read_as(given: ReadOptions, then: Mapping[str, Any]) -> ReadOptions:
+    """The options that are given, and where one has its default, that of `read_facts` then."""
+    now, default = read_facts(given), read_facts(ReadOptions())
+    return replace(given, **{name: then[name] for name in default if name in then and now[name] == default[name]})
 
 
 @dataclass(frozen=True)

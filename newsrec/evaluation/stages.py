@@ -8,7 +8,7 @@ import polars as pl
 
 from newsrec.evaluation.intervals import metric_intervals
 from newsrec.evaluation.slices import slices
-from newsrec.metrics import METRICS, per_request, summarise
+from newsrec.metrics import METRICS, logloss, per_request, summarise
 
 RECALL_DEPTHS = (5, 50, 100)
 UNIQUE_DEPTH = 50
@@ -30,6 +30,7 @@ def evaluate_stages(
     channels: Sequence[str],
     baselines: Sequence[str],
     seed: int = 0,
+    probabilities: bool = False,
 ) -> StageFigures:
     """Compute the figures.
 
@@ -41,6 +42,7 @@ def evaluate_stages(
         channels: Names of the recall channels.
         baselines: Names of the baseline columns.
         seed: Of the bootstrap.
+        probabilities: Whether scores are click probabilities; `rank` then has their `logloss` over all rows.
 
     Returns:
         The keys `recall, recall_overlap, rank, baselines, intervals, slices` of `metrics.json` (the first two are empty
@@ -49,7 +51,7 @@ def evaluate_stages(
     ranked = _by_request(rows, "score", requests)
     figures: dict[str, Any] = {
         **_of_recall(rows, positive_ranks, requests, channels),
-        "rank": summarise(ranked),
+        "rank": summarise(ranked) | (_of_probabilities(rows) if probabilities and len(rows) else {}),
         "baselines": {name: summarise(_by_request(rows, name, requests)) for name in baselines},
         "intervals": {
             name: [round(i.low, 5), round(i.high, 5)] for name, i in metric_intervals(ranked, seed=seed).items()
@@ -57,6 +59,10 @@ def evaluate_stages(
         "slices": slices(ranked, requests).to_dicts(),
     }
     return StageFigures(figures, ranked)
+
+
+def _of_probabilities(rows: pl.DataFrame) -> dict[str, float]:
+    return {"logloss": logloss(rows["score"].to_numpy(), rows["label"].to_numpy())}
 
 
 def _of_recall(

@@ -13,7 +13,8 @@ import typer
 
 import newsrec.inspect
 from newsrec import cli
-from newsrec.cli import Validation, app, main
+from newsrec.cli import app, main
+from newsrec.cli.options import Validation
 from newsrec.console import Console, stages
 from newsrec.data import FORMATS, WRITERS
 from newsrec.rankers import RANKERS

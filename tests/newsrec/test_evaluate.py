@@ -89,6 +89,14 @@ def test_so_it_does_under_the_other_validations(
     assert {name: figures[name] for name in FIGURES} == {name: run.metrics[name] for name in FIGURES}
 
 
+def test_so_does_one_that_gives_probabilities(log: Log, tables: Path, tmp_path: Path) -> None:
+    params = {**WEAK, "objective": "binary"}
+    run = train(TrainConfig(out=tmp_path / "run", params=params, refit=False, candidates="slate"), log=log)
+    figures = evaluate(config(run, tables))
+    assert figures["rank"] == run.metrics["rank"]
+    assert 0 < figures["rank"]["logloss"] < 1
+
+
 def test_data_that_only_continues_the_state_gives_the_same_figures(
     measured: TrainResult, on_slates: TrainResult, log: Log, tmp_path: Path
 ) -> None:

@@ -338,6 +338,21 @@ class TestFolds:
         with pytest.raises(UsageError, match="expected one fold or more, found 0"):
             self.folds(0)
 
+    def test_mode_that_does_not_divide_by_time_is_refused(self) -> None:
+        with pytest.raises(UsageError, match=r"--validation last-click: expected a mode that divides by time.*gap"):
+            self.folds(1, validation="last-click")
+        with pytest.raises(UsageError, match=r"--validation: expected one of .*'random'"):
+            self.folds(1, validation="random")
+
+    def test_gap_freezes_statistics_before_each_validation_period(self) -> None:
+        plain, frozen = self.folds(2, valid_days=0.5), self.folds(2, valid_days=0.5, validation="gap", gap_hours=6.0)
+        for one, other in zip(plain, frozen, strict=True):
+            assert one.learn_until is not None
+            assert other.requests.drop("statistics_at").equals(one.requests.drop("statistics_at"))
+            assert other.part("train")["statistics_at"].equals(one.part("train")["statistics_at"])
+            assert set(other.part("valid")["statistics_at"].to_physical()) == {one.learn_until - 6 * HOUR}
+        assert [fold.protocol["validation"] for fold in (*plain, *frozen)] == ["temporal"] * 2 + ["gap"] * 2
+
     def test_requests_are_sampled(self) -> None:
         assert [len(fold.part("train")) for fold in self.folds(2, valid_days=0.5, train_requests=6)] == [6, 6]
 

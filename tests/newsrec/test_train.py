@@ -18,13 +18,14 @@ from newsrec import train as module
 from newsrec.artefacts import DETECTORS
 from newsrec.assembly import BASELINES
 from newsrec.bundle import read_manifest, sha256
-from newsrec.data import FORMATS, SLATE_FORMATS, Log, read_log, write_log
+from newsrec.data import FORMATS, SLATE_FORMATS, Log, ReadOptions, read_log, write_log
 from newsrec.errors import BundleError, DataError, UsageError
+from newsrec.params import load_params
 from newsrec.progress import Silent, Step
 from newsrec.recall import CHANNELS, DEFAULT_CHANNELS
 from newsrec.simulate import SimulationConfig, simulate
 from newsrec.split import SplitConfig, split_log
-from newsrec.train import TrainConfig, TrainResult, config_of_run, load_params, read, train
+from newsrec.train import TrainConfig, TrainResult, config_of_run, read, train
 from tests.conftest import FEW_TREES
 from tests.factories import clicks_of, log_of, rich_log, small_log
 
@@ -90,7 +91,9 @@ class TestWhatARunLeaves:
 
     def test_manifest_says_what_was_done(self, trained: TrainResult, log: Log) -> None:
         manifest = loaded(trained.run, "manifest.json")
-        assert manifest["data"] == {"path": None, "format": "simulated", "fingerprint": log.fingerprint}
+        data = {"path": None, "format": "simulated", "fingerprint": log.fingerprint}
+        reading = {"columns": {}, "integer_ids": False, "max_bad_share": 0.01}
+        assert manifest["data"] == data | {"read": reading}
         assert (manifest["ranker"], manifest["seed"], manifest["refit"]) == ("lgbm", 0, True)
         assert manifest["recall"]["channels"] == list(DEFAULT_CHANNELS)
         assert manifest["candidates"] == "recall"
@@ -305,42 +308,6 @@ class TestRefusals:
         assert {result.run.parent.resolve() for result in results} == {tmp_path / "artifacts"}
 
 
-class TestParams:
-    @pytest.mark.parametrize(
-        "content",
-        [
-            {"trees": 7, "num_leaves": 15},
-            {"params": {"trees": 7, "num_leaves": 15}, "ranker": "lgbm", "score": 0.4},
-            {"ranker": "lgbm", "trees": 7, "num_leaves": 15},
-        ],
-    )
-    def test_plain_and_tuned_files_are_read(self, tmp_path: Path, content: dict[str, Any]) -> None:
-        path = tmp_path / "params.json"
-        path.write_text(json.dumps(content), encoding="utf-8")
-        assert load_params(path, "lgbm") == {"trees": 7, "num_leaves": 15}
-
-    @pytest.mark.parametrize(
-        ("text", "message"),
-        [
-            ("{trees: 7}", "--params: expected a JSON file, found"),
-            ("", "--params: expected a JSON file, found"),
-            ("[1]", "--params: expected a JSON object, found list in"),
-            ('{"params": [1]}', "--params: expected a JSON object, found list in"),
-            ('{"ranker": "linear", "params": {}}', "expected parameters of the ranker 'lgbm', found 'linear' in"),
-        ],
-    )
-    def test_bad_files_are_refused_by_name(self, tmp_path: Path, text: str, message: str) -> None:
-        path = tmp_path / "params.json"
-        path.write_text(text, encoding="utf-8")
-        with pytest.raises(UsageError, match=message) as error:
-            load_params(path, "lgbm")
-        assert str(path) in str(error.value)
-
-    def test_missing_file_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match=r"--params: expected a JSON file, found '.*none.json'"):
-            load_params(tmp_path / "none.json", "lgbm")
-
-
 class TestRunAgain:
     def bundle_of(self, bundle: Path, tables: Path) -> Path:
         """The bundle as if it had been trained on these files."""
@@ -367,6 +334,39 @@ class TestRunAgain:
         shuffled = {name: frame.sample(fraction=1, shuffle=True, seed=0) for name, frame in frames.items()}
         write_log(replace(log, **shuffled), moved, "table")
         assert config_of_run(self.bundle_of(bundle, tables), TrainConfig(data=moved))[0].data == moved
+
+    @pytest.fixture
+    def mapped(self, tmp_path: Path) -> TrainConfig:
+        """A run over a file with names of its own, whole numbers as ids, and a bad row in thirty."""
+        names = {"user_id": "reader", "item_id": "story", "clicked_at": "when"}
+        rows = small_log(1).clicks.select(list(names)).rename(names)
+        bad = rows[::30].with_columns(reader=None)
+        pl.concat([rows, bad]).write_csv(tmp_path / "mapped.csv")
+        read = ReadOptions(names, integer_ids=True, max_bad_share=0.1)
+        return replace(QUICK, data=tmp_path / "mapped.csv", format="table", read=read, out=tmp_path / "run", seed=2)
+
+    def test_reads_as_the_bundle_was_read(self, mapped: TrainConfig, tmp_path: Path) -> None:
+        first = train(mapped)
+        again, log = config_of_run(first.run, replace(QUICK, out=tmp_path / "again"))
+        assert again == replace(mapped, out=tmp_path / "again")
+        assert log.clicks.schema["user_id"] == pl.Int64
+        assert train(again, log=log).metrics["rank"] == first.metrics["rank"]
+        assert loaded(tmp_path / "again", "manifest.json")["data"] == loaded(first.run, "manifest.json")["data"]
+
+    def test_what_is_asked_for_goes_before_what_was(self, mapped: TrainConfig, tmp_path: Path) -> None:
+        """The same clicks in a file with other names."""
+        run = train(mapped).run
+        other = {"user_id": "u", "item_id": "i", "clicked_at": "t"}
+        rows = pl.read_csv(mapped.data).rename({source: other[name] for name, source in mapped.read.columns.items()})
+        rows.write_csv(tmp_path / "other.csv")
+        asked = replace(QUICK, data=tmp_path / "other.csv", read=ReadOptions(other, quarantine=tmp_path / "bad.csv"))
+        found = config_of_run(run, asked)[0].read
+        assert found == replace(mapped.read, columns=other, quarantine=tmp_path / "bad.csv")
+
+    def test_bundle_of_before_is_read_as_asked(self, bundle: Path, tables: Path) -> None:
+        """Its manifest does not say how it was read."""
+        with pytest.raises(BundleError, match="found another"):
+            config_of_run(self.bundle_of(bundle, tables), TrainConfig(read=ReadOptions(integer_ids=True)))
 
     def test_refuses_a_damaged_bundle(self, bundle: Path) -> None:
         (bundle / "lambdarank.txt").write_text("no model", encoding="utf-8")

@@ -1,7 +1,7 @@
 """Figures of every stage, by hand: misses count as zero, and the denominator is all clicks or all requests."""
 
 from datetime import UTC, datetime
-from math import log2
+from math import log, log2
 
 import polars as pl
 import pytest
@@ -154,3 +154,15 @@ def test_requests_that_bring_their_lists_have_no_figures_of_recall() -> None:
 
 def test_order_of_the_rows_does_not_matter() -> None:
     assert staged(reverse=True).figures == staged().figures
+
+
+def test_probabilities_get_a_logloss_over_all_rows() -> None:
+    rows = pl.DataFrame({"request_id": [1, 1], "item_id": [5, 6], "label": [1, 0], "score": [0.8, 0.3]})
+    requests = pl.DataFrame({"request_id": [1], "user_id": [1], "positives": [1]}).with_columns(
+        requested_at=pl.lit(datetime(2024, 1, 1, tzinfo=UTC)).cast(TIME), history_clicks=1, positive_age_hours=0.5
+    )
+    found = evaluate_stages(rows, None, requests, (), (), probabilities=True)
+    assert found.figures["rank"].pop("logloss") == pytest.approx(-(log(0.8) + log(0.7)) / 2)
+    assert found.figures == evaluate_stages(rows, None, requests, (), ()).figures
+    none = evaluate_stages(rows.clear(), None, requests, (), (), probabilities=True)
+    assert "logloss" not in none.figures["rank"]

@@ -1,0 +1,141 @@
+"""The verb `train`: its options, each with its help, and what they configure."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from newsrec.cli.options import (
+    Columns,
+    Data,
+    Features,
+    Format,
+    IntegerIds,
+    MaxBad,
+    Quarantine,
+    Validation,
+    console,
+    names_in,
+    read_options,
+)
+from newsrec.errors import UsageError
+from newsrec.recall import CHANNELS, DEFAULT_CHANNELS
+
+Ranker = Annotated[str, typer.Option(help="The ranker: lgbm.")]
+Out = Annotated[Path | None, typer.Option(help="Folder of the bundle; a fresh one under artifacts/ without it.")]
+Held = Annotated[Validation, typer.Option(help="How the test requests are held out.")]
+Recall = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Recall channels, separated by commas: {','.join(CHANNELS)}. "
+        f"Without it {','.join(DEFAULT_CHANNELS)}, and none for slate."
+    ),
+]
+Candidates = Annotated[
+    str | None, typer.Option(help="slate (the list that was shown) or recall; without it, what the format is for.")
+]
+Without = Annotated[str, typer.Option(help="Features and families to leave out, separated by commas.")]
+Params = Annotated[Path | None, typer.Option(help="JSON file of ranker parameters, such as tuning writes.")]
+Objective = Annotated[str | None, typer.Option(help="lambdarank (default), rank_xendcg or binary.")]
+EarlierRun = Annotated[Path | None, typer.Option(help="Take data, format and seed from this bundle.")]
+Reranker = Annotated[str | None, typer.Option(help="A neural reranker; none is available yet.")]
+Seed = Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)]
+NoRefit = Annotated[bool, typer.Option("--no-refit", help="Do not fit again on all requests at the end.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the bundle at --out.")]
+TrainRequests = Annotated[
+    int | None,
+    typer.Option(help="Training requests at most; without it 200,000, and 40,000 of the embedded log.", min=1),
+]
+ValidRequests = Annotated[int, typer.Option(help="Validation requests at most.", min=1)]
+TestRequests = Annotated[int, typer.Option(help="Test requests at most.", min=1)]
+TestDays = Annotated[float, typer.Option(help="Length of the test period, days.")]
+ValidDays = Annotated[float, typer.Option(help="Length of the validation period, days.")]
+GapHours = Annotated[float, typer.Option(help="gap: how old statistics are when a period starts.")]
+RecallRefresh = Annotated[float, typer.Option(help="Minutes between refreshes of the recall tables.")]
+ListLength = Annotated[int, typer.Option(help="Candidates per request at most, 10..10000.")]
+
+
+def train(
+    ranker: Ranker = "lgbm",
+    data: Data = None,
+    format: Format = "auto",
+    out: Out = None,
+    validation: Held = Validation.temporal,
+    recall: Recall = None,
+    candidates: Candidates = None,
+    without: Without = "",
+    params: Params = None,
+    objective: Objective = None,
+    run: EarlierRun = None,
+    reranker: Reranker = None,
+    seed: Seed = 0,
+    no_refit: NoRefit = False,
+    overwrite: Overwrite = False,
+    train_requests: TrainRequests = None,
+    valid_requests: ValidRequests = 8_000,
+    test_requests: TestRequests = 30_000,
+    test_days: TestDays = 1.0,
+    valid_days: ValidDays = 1.0,
+    gap_hours: GapHours = 24.0,
+    recall_refresh: RecallRefresh = 30.0,
+    list_length: ListLength = 100,
+    column: Columns = None,
+    integer_ids: IntegerIds = False,
+    quarantine: Quarantine = None,
+    features: Features = None,
+    max_bad_share: MaxBad = 0.01,
+) -> None:
+    """Train, evaluate and keep a ranking.
+
+    \b
+    newsrec train --ranker lgbm
+    newsrec train --ranker lgbm --data logs/tianchi --validation last-click
+    newsrec train --data clicks.csv --format table --column user_id=reader --column item_id=story
+    """
+    from newsrec import train as stage
+    from newsrec.params import load_params
+    from newsrec.recall import settings_of
+    from newsrec.split import SplitConfig
+
+    _refuse_later_parts(reranker)
+    chosen = load_params(params, ranker) if params else {}
+    periods = SplitConfig(
+        validation=validation.value,
+        test_days=test_days,
+        valid_days=valid_days,
+        gap_hours=gap_hours,
+        train_requests=train_requests,
+        valid_requests=valid_requests,
+        test_requests=test_requests,
+    )
+    config = stage.TrainConfig(
+        data=data,
+        format=format,
+        ranker=ranker,
+        params=chosen | ({"objective": objective} if objective else {}),
+        out=out,
+        overwrite=overwrite,
+        candidates=candidates,
+        recall=None if recall is None else names_in(recall),
+        without=names_in(without),
+        recall_settings=settings_of(recall_refresh, list_length),
+        list_length=list_length,
+        split=periods,
+        refit=not no_refit,
+        seed=seed,
+        read=read_options(column, integer_ids, quarantine, max_bad_share),
+        features=features,
+    )
+    log = None
+    if run is not None:
+        config, log = stage.config_of_run(run, config)
+    with console() as told:
+        result = stage.train(config, told, log=log)
+        told.table(result.metrics, result.run)
+
+
+def _refuse_later_parts(reranker: str | None) -> None:
+    if reranker is not None:
+        raise UsageError(
+            f"--reranker: expected one of [], found {reranker!r}: no reranker is available yet. Leave it out."
+        )
