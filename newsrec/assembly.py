@@ -28,8 +28,8 @@ from newsrec.progress import Clock, Progress, Silent
 from newsrec.rankers.base import RankingData
 from newsrec.recall import CHANNELS, Channel, RecallRequests, RecallSettings
 
-CHUNK_REQUESTS = 20_000
-"""Requests handled at once: two million candidates at the default list length."""
+CHUNK_REQUESTS = 10_000
+"""Requests handled at once: a million candidates at the default list length."""
 
 LIST_LENGTH = 100
 """Candidates per request at most."""

@@ -13,6 +13,7 @@ from newsrec.cli.bundles import evaluate, recommend, report, update
 from newsrec.cli.logs import audit, inspect, simulate
 from newsrec.cli.training import train
 from newsrec.errors import NewsrecError
+from newsrec.process import return_big_blocks
 
 # Newer Typer carries its own copy of Click, older ones import it: the base of both is found through what Typer exports.
 _BadCommandLine: type[Exception] = next(
@@ -45,6 +46,7 @@ def run_verb(verb: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command line and return its exit code; nothing escapes. No word at all asks for help."""
+    return_big_blocks()
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
     given = [word for word in given if word != "--debug"] or ["--help"]
