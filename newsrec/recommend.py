@@ -16,6 +16,7 @@ import polars as pl
 from features.columns import TIME
 from features.events import milliseconds
 from newsrec.answers import REASONS
+from newsrec.bundle import telling_of_place
 from newsrec.data import Log, ReadOptions, read_log
 from newsrec.errors import DataError, UsageError
 from newsrec.progress import Progress, Silent
@@ -193,11 +194,9 @@ def _write(out: Path, write: Callable[[Path], object]) -> None:
     """Through a temporary sibling, so that a reader never meets half a file."""
     temporary = out.with_name(f".{out.name}.writing-{os.getpid()}")
     try:
-        write(temporary)
-        os.replace(temporary, out)
-    except (OSError, pl.exceptions.ComputeError) as error:  # Polars tells of a full disk by the latter
-        found = getattr(error, "strerror", None) or error
-        raise UsageError(f"--out: expected a place to write '{out}', found: {found}.") from error
+        with telling_of_place(out):
+            write(temporary)
+            os.replace(temporary, out)
     finally:
         temporary.unlink(missing_ok=True)
 
