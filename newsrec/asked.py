@@ -1,6 +1,6 @@
 """What a caller hands to a running recommender, checked before anything is done with it: ids, moments, tables."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -12,6 +12,10 @@ from newsrec.errors import DataError, UsageError
 from newsrec.frames import to_polars
 
 Id = int | str
+Moment = datetime | None
+"""Of a live request: time zone aware; None is the instant after the last known event."""
+Context = Mapping[str, object] | None
+"""What is known of a request: any of `features.columns.REQUEST_CONTEXT` and `page_item_id`."""
 
 IMPRESSION_KEY: Final = ("request_id", "user_id", "requested_at", "item_id")
 """What every row of impressions has."""
@@ -25,6 +29,30 @@ def clicks_of_impressions(impressions: pl.DataFrame) -> pl.DataFrame:
         .select(*kept, pl.col("requested_at").alias("clicked_at"))
         .unique(CLICK_KEY, maintain_order=True)
     )
+
+
+def way_of_telling(clicks: pl.DataFrame | None, clicked_rows: bool) -> str | None:
+    """By which argument a call of `observe` tells of clicks; None where it tells of none.
+
+    Raises:
+        UsageError: By both.
+    """
+    told = "clicks" if clicks is not None and len(clicks) else None
+    return one_way(told, "clicked_rows" if clicked_rows else None)
+
+
+def one_way(before: str | None, now: str | None) -> str | None:
+    """The one of two ways that is not None.
+
+    Raises:
+        UsageError: They differ.
+    """
+    if before is not None and now is not None and before != now:
+        raise UsageError(
+            f"observe: expected clicks in one way, as they would count twice in two, found '{now}' after '{before}'. "
+            "Give 'clicks' with a time for each, or 'clicked_rows' alone."
+        )
+    return now if before is None else before
 
 
 def live_moment(at: datetime | None, store: EventStore) -> int:

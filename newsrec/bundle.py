@@ -17,6 +17,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
+import polars as pl
+
 from newsrec import __version__
 from newsrec.errors import BundleError, UsageError
 
@@ -35,26 +37,41 @@ def writing(out: Path, overwrite: bool = False) -> Iterator[Path]:
         overwrite: Replace a bundle that is already there; anything else that is there is refused all the same.
 
     Raises:
-        UsageError: `out` exists, or cannot be written.
+        UsageError: `out` exists, or cannot be written; what was there before is still there.
     """
     refuse_unwritable(out, overwrite)
     out = out.resolve()  # a link to a bundle stays, and leads to the new one
     _clean_stale(out, mine=True)
     temporary = out.parent / f".{out.name}.writing-{os.getpid()}"
     try:
-        temporary.mkdir()
-        yield temporary
-        _sync(temporary)
-        if out.exists():
-            old = out.parent / f".{out.name}.replaced-{os.getpid()}"
-            os.replace(out, old)
-            os.replace(temporary, out)
-            shutil.rmtree(old)
-        else:
-            os.replace(temporary, out)
-        _sync_folder(out.parent)
+        with telling_of_place(out):
+            temporary.mkdir()
+            yield temporary
+            _sync(temporary)
+            if out.exists():
+                old = out.parent / f".{out.name}.replaced-{os.getpid()}"
+                os.replace(out, old)
+                os.replace(temporary, out)
+                shutil.rmtree(old)
+            else:
+                os.replace(temporary, out)
+            _sync_folder(out.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def telling_of_place(out: Path) -> Iterator[None]:
+    """Turns what goes wrong in writing, a full disk above all, into one line about `--out`.
+
+    Raises:
+        UsageError: With what the system or Polars found.
+    """
+    try:
+        yield
+    except (OSError, pl.exceptions.ComputeError) as error:  # Polars tells of a full disk by the latter
+        found = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise UsageError(f"--out: expected a place to write '{out}', found: {found}. Choose another.") from error
 
 
 def refuse_unwritable(out: Path, overwrite: bool) -> None:
@@ -63,7 +80,7 @@ def refuse_unwritable(out: Path, overwrite: bool) -> None:
     Raises:
         UsageError: With what is in the way.
     """
-    try:
+    with telling_of_place(out):
         if out.exists() and not (out.is_dir() and not any(out.iterdir())):
             if not overwrite:
                 raise UsageError(
@@ -77,10 +94,6 @@ def refuse_unwritable(out: Path, overwrite: bool) -> None:
         probe = out.parent / f".{out.name}.probe-{os.getpid()}"
         probe.mkdir(exist_ok=True)
         probe.rmdir()
-    except OSError as error:
-        raise UsageError(
-            f"--out: expected a place to write '{out}', found: {error.strerror}. Choose another."
-        ) from error
 
 
 def write_manifest(folder: Path, facts: dict[str, Any]) -> None:

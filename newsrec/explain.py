@@ -17,38 +17,31 @@ def proposed_by(channels: Sequence[str]) -> pl.Expr:
     return pl.concat_str(*named, separator=", ", ignore_nulls=True) if channels else pl.lit("")
 
 
-def explanations(ranker: Ranker, described: pl.DataFrame, top: int = 3, in_words: bool = False) -> pl.Series:
-    """The features that moved each score most, as text such as `item_clicks_15m +0.41, hour -0.10`. Shape (n_rows,).
+def explanations(ranker: Ranker, described: pl.DataFrame, top: int = 3) -> pl.Series:
+    """The features that moved each score most, in words. Shape (n_rows,).
+
+    Such as `item_clicks_1h = 12 (Clicks on the article in the last 1h) +0.41; hour = 7 (Hour of the day) -0.1`: the
+    name, the value, what it means by the catalogue, and what it added to the score (TreeSHAP, Lundberg et al. 2018).
 
     Args:
         ranker: The model.
         described: Its features.
         top: How many are named.
-        in_words: Say what each means, as the catalogue does, with the value it had.
     """
     if described.is_empty():
         return pl.Series(dtype=pl.String)
     moved = ranker.contributions(described)
     order = np.argsort(-np.abs(moved), axis=1, kind="stable")[:, :top]
-    names = np.array(described.columns)[order]
     values = np.take_along_axis(moved, order, axis=1)
-    said = _words(described, order) if in_words else names
+    said = _words(described, order)
+    sign = pl.when(pl.col("value") < 0).then(pl.lit("")).otherwise(pl.lit("+"))
     columns = [
         pl.DataFrame({"said": said[:, i], "value": values[:, i]})
-        .select(
-            pl.format(
-                "{} {}{}",
-                "said",
-                pl.when(pl.col("value") < 0).then(pl.lit("")).otherwise(pl.lit("+")),
-                pl.col("value").round(3),
-            )
-        )
+        .select(pl.format("{} {}{}", "said", sign, pl.col("value").round(3)).alias(str(i)))
         .to_series()
-        .rename(str(i))
         for i in range(order.shape[1])
     ]
-    separator = "; " if in_words else ", "
-    return pl.DataFrame(columns).select(pl.concat_str(pl.all(), separator=separator)).to_series()
+    return pl.DataFrame(columns).select(pl.concat_str(pl.all(), separator="; ")).to_series()
 
 
 def _words(described: pl.DataFrame, order: npt.NDArray[np.int64]) -> npt.NDArray[np.object_]:

@@ -65,6 +65,17 @@ class Live:
         self._fitted: dict[bool, _Fitted] = {}
         self._fitting = threading.Lock()
 
+    @property
+    def recall(self) -> dict[str, Any]:
+        """What the bundle says of recall: `channels`, `settings`, `list_length`."""
+        found: dict[str, Any] = self._manifest["recall"]
+        return found
+
+    @property
+    def withdrawn(self) -> frozenset[Any]:
+        """Articles that must not be recommended."""
+        return self._withdrawn
+
     def observed(
         self, clicks: pl.DataFrame | None, articles: pl.DataFrame | None, impressions: pl.DataFrame | None
     ) -> "Live":
@@ -100,11 +111,11 @@ class Live:
 
     def proposing(self, requests: pl.DataFrame) -> Assembly:
         """The same, and always with a channel that proposes candidates."""
-        return self._assembly(requests, proposing=not self._manifest["recall"]["channels"])
+        return self._assembly(requests, proposing=not self.recall["channels"])
 
     def _assembly(self, requests: pl.DataFrame, proposing: bool) -> Assembly:
         border = milliseconds(requests["statistics_at"])
-        refresh = self._manifest["recall"]["settings"]["refresh_ms"]
+        refresh = self.recall["settings"]["refresh_ms"]
         earliest, latest = int(border.min()), int(border.max()) // refresh * refresh
         with self._fitting:
             found = self._fitted.get(proposing)
@@ -115,7 +126,7 @@ class Live:
         return found.assembly if own else replace(found.assembly, store=self.store)
 
     def _fit(self, since: int, proposing: bool) -> Assembly:
-        recall = self._manifest["recall"]
+        recall = self.recall
         slates = pl.DataFrame(schema={"request_id": pl.Int64, "item_id": self.store.items.dtype})
         return Assembly.of(
             self.store,

@@ -15,6 +15,8 @@ import polars as pl
 
 from features.columns import TIME
 from features.events import milliseconds
+from newsrec.answers import REASONS
+from newsrec.bundle import telling_of_place
 from newsrec.data import Log, ReadOptions, read_log
 from newsrec.errors import DataError, UsageError
 from newsrec.progress import Progress, Silent
@@ -22,6 +24,8 @@ from newsrec.serve import Recommender
 from newsrec.slates import canonical_requests, requests_of, slates_of
 
 TIANCHI_PLACES: Final = 5
+PLACES: Final = 5
+"""Articles per user where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +39,16 @@ class RecommendConfig:
     out: Path
     """File to write; replaced if it is there."""
     format: str = "auto"
-    k: int = 5
-    """Articles per user, >= 1; a Tianchi submission always has five."""
+    k: int | None = None
+    """Articles per user, or of each shown list, >= 1. None: five per user, and whole lists. A Tianchi submission always
+    has five, and the predictions of `PREDICTIONS` always whole lists."""
     at: datetime | None = None
     """Moment of all requests, time zone aware. None: the instant after each held-out user's last click where the format
-    has such users, else the instant after the log's last event."""
+    has such users, else the instant after the log's last event. Shown lists have moments of their own."""
     frozen: bool = False
     """Statistics about articles stay as the bundle knows them, however old."""
     explain: bool = False
-    """Also write `<out>.explain.parquet`: which channels proposed each article, and what moved its score."""
+    """Also write `<out>.explain.parquet`: which channels proposed each article, and what moved its score, in words."""
     read: ReadOptions = ReadOptions()
     features: Path | None = None
     """The file of own features that the bundle was trained with."""
@@ -57,7 +62,8 @@ def recommend(config: RecommendConfig, progress: Progress | None = None) -> pl.D
         progress: Told of stages and lines; None is silent.
 
     Returns:
-        Polars: `user_id, item_id, rank, score` (null where an article only fills the list), users in the log's order.
+        Polars: `user_id, item_id, rank, score` (null where an article only fills the list), users in the log's order;
+        of shown lists `impression_id, user_id, item_id, score, rank`, in the order of time and of each list.
 
     Raises:
         NewsrecError: A damaged bundle, bad data, or a place that cannot be written; nothing is left half-written.
@@ -67,32 +73,39 @@ def recommend(config: RecommendConfig, progress: Progress | None = None) -> pl.D
     bundle = Recommender.load(config.run, config.features)
     log = read_log(config.data, config.format, options=config.read)
     recommender = bundle.with_log(log.clicks, log.articles, log.impressions)
-    if bundle.ranks_slates:
-        return _rank_slates(recommender, log, config, bundle.known_until if config.frozen else None, tell)
-    if log.format == "tianchi" and config.k != TIANCHI_PLACES:
-        raise UsageError(
-            f"--k: a Tianchi submission has {TIANCHI_PLACES} articles per user, found {config.k}. Leave --k out."
-        )
-    requests = _requests(recommender, log, config, bundle.known_until if config.frozen else None)
-    tell.say(f"recommending {config.k} articles to {len(requests):,} users")
-    best = recommender.recommend_many(requests, config.k, explain=config.explain, progress=tell)
-    answers = best.select("user_id", "item_id", "rank", "score")
-    writer = SUBMISSIONS.get(log.format, _parquet)
-    writer(answers, requests, config.out)
+    until = bundle.known_until if config.frozen else None
+    answer, writers = (_rank_slates, PREDICTIONS) if bundle.ranks_slates else (_recommend, SUBMISSIONS)
+    told, requests = answer(recommender, log, config, until, tell)
+    answers = told.drop(REASONS, strict=False)
+    writers.get(log.format, _parquet)(answers, requests, config.out)
     if config.explain:
-        _write(config.out.with_name(f"{config.out.name}.explain.parquet"), best.drop("request_id").write_parquet)
+        _parquet(told, requests, config.out.with_name(f"{config.out.name}.explain.parquet"))
     return answers
+
+
+def _recommend(
+    recommender: Recommender, log: Log, config: RecommendConfig, until: int | None, tell: Progress
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The best articles of every user, and the requests."""
+    k = PLACES if config.k is None else config.k
+    if log.format == "tianchi" and k != TIANCHI_PLACES:
+        raise UsageError(f"--k: a Tianchi submission has {TIANCHI_PLACES} articles per user, found {k}. Leave --k out.")
+    requests = _requests(recommender, log, config, until)
+    tell.say(f"recommending {k} articles to {len(requests):,} users")
+    best = recommender.recommend_many(requests, k, explain=config.explain, progress=tell)
+    return best.drop("request_id"), requests
 
 
 def _rank_slates(
     recommender: Recommender, log: Log, config: RecommendConfig, until: int | None, tell: Progress
-) -> pl.DataFrame:
-    """Order every list that the log shows, clicked or not."""
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The order of every list that the log shows, clicked or not, and the requests."""
     if log.impressions is None:
         raise DataError(
             f"--data {config.data}: expected impressions, as the bundle ranks shown lists, found clicks only. "
             "Give a log with impressions, or train with --candidates recall."
         )
+    _refuse_for_lists(log, config)
     requests = canonical_requests(requests_of(log.impressions), recommender.store)
     requests = recommender.own.with_columns(requests, log.impressions)
     if until is not None:
@@ -100,12 +113,24 @@ def _rank_slates(
         requests = requests.with_columns(border.alias("statistics_at"))
     slates = slates_of(log.impressions, requests)
     tell.say(f"ranking {len(slates):,} articles of {len(requests):,} shown lists")
-    ranked = recommender.rank_many(requests, slates, tell)
-    answers = requests.select("request_id", "impression_id", "user_id").join(
-        ranked, on="request_id", maintain_order="left_right"
-    )
-    PREDICTIONS.get(log.format, _parquet)(answers.drop("request_id"), requests, config.out)
-    return answers.drop("request_id")
+    ranked = recommender.rank_many(requests, slates, tell, k=config.k, explain=config.explain)
+    of_list = requests.select("request_id", "impression_id", "user_id")
+    answers = of_list.join(ranked, on="request_id", maintain_order="left_right")
+    return answers.drop("request_id"), requests
+
+
+def _refuse_for_lists(log: Log, config: RecommendConfig) -> None:
+    """What is meant for recommendations of recall and says nothing of shown lists."""
+    if config.at is not None:
+        raise UsageError(
+            f"--at: expected no moment, as the bundle ranks shown lists, each at its own, found '{config.at}'. "
+            "Leave --at out, or train with --candidates recall."
+        )
+    if config.k is not None and log.format in PREDICTIONS:
+        raise UsageError(
+            f"--k: expected no number, as predictions for '{log.format}' rank whole lists, found {config.k}. "
+            "Leave --k out."
+        )
 
 
 def _predictions(answers: pl.DataFrame, requests: pl.DataFrame, out: Path) -> None:
@@ -169,11 +194,9 @@ def _write(out: Path, write: Callable[[Path], object]) -> None:
     """Through a temporary sibling, so that a reader never meets half a file."""
     temporary = out.with_name(f".{out.name}.writing-{os.getpid()}")
     try:
-        write(temporary)
-        os.replace(temporary, out)
-    except (OSError, pl.exceptions.ComputeError) as error:  # Polars tells of a full disk by the latter
-        found = getattr(error, "strerror", None) or error
-        raise UsageError(f"--out: expected a place to write '{out}', found: {found}.") from error
+        with telling_of_place(out):
+            write(temporary)
+            os.replace(temporary, out)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -4,9 +4,8 @@ Imports neither torch nor optuna. Recall, features and ranking are those of trai
 """
 
 import threading
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
-from datetime import datetime, timedelta
+from collections.abc import Collection, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -14,28 +13,32 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from features.columns import CLICK_KEY, TIME
+from features.columns import CLICK_KEY
 from features.events import EventStore
 from features.vocabulary import Vocabulary
+from newsrec.answers import best_articles, described_list, ranked_lists, requests_at
 from newsrec.asked import (
     IMPRESSION_KEY,
+    Context,
     Id,
+    Moment,
     checked_events,
     clicks_of_impressions,
     live_moment,
-    refuse_other_ids,
+    one_way,
     refuse_requests,
     typed_ids,
+    way_of_telling,
 )
-from newsrec.assembly import Assembly, chunks
+from newsrec.assembly import Assembly
 from newsrec.bundle import read_manifest
 from newsrec.errors import BundleError, UsageError
-from newsrec.explain import explanations, proposed_by
-from newsrec.fallback import fill
+from newsrec.explain import explanations
 from newsrec.frames import to_polars
+from newsrec.history import store_over
 from newsrec.live import Filter, Live
 from newsrec.own import NONE, OwnFeatures, own_of_bundle
-from newsrec.progress import Progress, Silent
+from newsrec.progress import Progress
 from newsrec.rankers import RANKERS, Ranker
 
 NEEDED: Final = ("candidates", "features", "protocol", "ranker", "recall", "seed", "validation")
@@ -67,6 +70,7 @@ class Recommender:
         self.own = own
         self._live = Live(manifest, vocabulary, store, own.features)
         self._writing = threading.Lock()
+        self._told_by: str | None = None
 
     @classmethod
     def load(cls, run: str | Path, features: str | Path | None = None) -> Self:
@@ -109,8 +113,8 @@ class Recommender:
         """The same model over other events.
 
         Data that starts after the state's last event continues it; data that overlaps it stands alone: it is its own
-        history. Where there are impressions, they decide that. An event known to both counts once. The object itself
-        stays as it is.
+        history. Where there are impressions, they decide that. An event known to both counts once. What was withdrawn
+        stays so. The object itself stays as it is.
 
         Args:
             clicks: Canonical clicks, Polars or pandas.
@@ -122,41 +126,46 @@ class Recommender:
         """
         new, more = to_polars(clicks, "clicks"), to_polars(articles, "articles")
         shown = None if impressions is None else to_polars(impressions, "impressions")
-        known = self.store
-        refuse_other_ids(new, known.clicks, ("user_id", "item_id"))
-        refuse_other_ids(more, known.articles, ("item_id",) if len(more) else ())
-        began = new["clicked_at"].min() if shown is None or shown.is_empty() else shown["requested_at"].min()
-        last = known.last_event
-        continues = began is not None and last is not None and began > pl.Series([last]).cast(TIME)[0]
-        if continues or (new.is_empty() and (shown is None or shown.is_empty())):
-            new = pl.concat([known.clicks, new], how="diagonal_relaxed").unique(CLICK_KEY, maintain_order=True)
-            frames = [frame for frame in (known.impressions, shown) if frame is not None]
-            shown = pl.concat(frames, how="diagonal_relaxed") if frames else None
-        both = pl.concat([more, known.articles], how="diagonal_relaxed").unique(
-            "item_id", keep="first", maintain_order=True
-        )
-        return Recommender(self.manifest, self.ranker, self.vocabulary, EventStore(new, both, shown), self.own)
+        live = self._live
+        store = store_over(live.store, new, more, shown)
+        other = Recommender(self.manifest, self.ranker, self.vocabulary, store, self.own)
+        other._live = other._live.without(live.withdrawn)
+        return other
 
     def observe(
-        self, clicks: object | None = None, impressions: object | None = None, articles: object | None = None
+        self,
+        clicks: object | None = None,
+        impressions: object | None = None,
+        articles: object | None = None,
+        *,
+        clicked_rows: bool = False,
     ) -> None:
         """Take in what has happened. Known events are ignored; late ones count, at the cost of a new state.
 
+        Clicks are told in one way only, so that none counts twice: by `clicks`, each at its own time, or, where clicks
+        have no times of their own, by `clicked_rows`. What a recommender has once been told in one way it is not told
+        in the other.
+
         Args:
             clicks: Canonical clicks (`user_id, item_id, clicked_at`, context, `dwell_seconds`), Polars or pandas.
-            impressions: Canonical impressions (`request_id, user_id, requested_at, item_id`). Where `clicks` is not
-                given, rows with `clicked` are clicks at the time of their request.
+            impressions: Canonical impressions (`request_id, user_id, requested_at, item_id`). They tell what was shown;
+                their column `clicked` is not looked at without `clicked_rows`.
             articles: New and changed articles (`item_id` and what is known); a null leaves what was known.
+            clicked_rows: Rows of `impressions` with `clicked` are clicks at the time of their request.
 
         Raises:
-            DataError: Missing columns, nulls in ids or times, ids of another kind; nothing of the call is taken in.
+            DataError: Missing columns, nulls in ids or times, ids of another kind.
+            UsageError: Clicks in both ways, in this call or over several. Nothing of a refused call is taken in.
         """
-        shown = None if impressions is None else checked_events(impressions, "impressions", IMPRESSION_KEY, self.store)
+        key = (*IMPRESSION_KEY, "clicked") if clicked_rows else IMPRESSION_KEY
+        shown = None if impressions is None else checked_events(impressions, "impressions", key, self.store)
         read = None if clicks is None else checked_events(clicks, "clicks", CLICK_KEY, self.store)
         told = None if articles is None else checked_events(articles, "articles", ("item_id",), self.store)
-        if read is None and shown is not None and "clicked" in shown.columns:
+        way = way_of_telling(read, clicked_rows)
+        if clicked_rows and shown is not None:
             read = clicks_of_impressions(shown)
         with self._writing:
+            self._told_by = one_way(self._told_by, way)
             self._live = self._live.observed(read, told, shown)
 
     def withdraw(self, item_ids: Collection[Id]) -> None:
@@ -166,11 +175,7 @@ class Recommender:
             self._live = self._live.without(gone)
 
     def rank(
-        self,
-        user_id: Id,
-        item_ids: Sequence[Id],
-        at: datetime | None = None,
-        context: Mapping[str, object] | None = None,
+        self, user_id: Id, item_ids: Sequence[Id], at: Moment = None, context: Context = None
     ) -> npt.NDArray[np.float32]:
         """Scores of some articles for one user at one moment.
 
@@ -189,8 +194,7 @@ class Recommender:
         live = self._live
         items = typed_ids(item_ids, live.store.items.dtype, "item_ids")
         distinct = items.unique(maintain_order=True)
-        described = self._described(live, user_id, distinct, at, context)
-        scores = self.ranker.score(described)
+        scores = self.ranker.score(described_list(live, self._one(live, user_id, at, context), distinct))
         scores[live.withdrawn_among(distinct)] = WITHDRAWN
         if len(distinct) == len(items):
             return scores
@@ -200,28 +204,17 @@ class Recommender:
         in_order: npt.NDArray[np.float32] = scores[place["place"].to_numpy()]
         return in_order
 
-    def features(
-        self,
-        user_id: Id,
-        item_ids: Sequence[Id],
-        at: datetime | None = None,
-        context: Mapping[str, object] | None = None,
-    ) -> pl.DataFrame:
+    def features(self, user_id: Id, item_ids: Sequence[Id], at: Moment = None, context: Context = None) -> pl.DataFrame:
         """What the model sees in `rank`: one Float32 column per feature, one row per article; articles distinct."""
         items = typed_ids(item_ids, self.store.items.dtype, "item_ids")
         if items.is_duplicated().any():
             raise UsageError(
                 f"item_ids: expected distinct articles, found {items.filter(items.is_duplicated())[0]!r} twice."
             )
-        return self._described(self._live, user_id, items, at, context)
+        live = self._live
+        return described_list(live, self._one(live, user_id, at, context), items)
 
-    def explain(
-        self,
-        user_id: Id,
-        item_ids: Sequence[Id],
-        at: datetime | None = None,
-        context: Mapping[str, object] | None = None,
-    ) -> pl.DataFrame:
+    def explain(self, user_id: Id, item_ids: Sequence[Id], at: Moment = None, context: Context = None) -> pl.DataFrame:
         """Why these articles score as they do for one user.
 
         Returns:
@@ -234,14 +227,14 @@ class Recommender:
             {
                 "item_id": items,
                 "score": self.ranker.score(described),
-                "because": explanations(self.ranker, described, in_words=True),
+                "because": explanations(self.ranker, described),
             }
         )
 
     def recommend(
         self,
         user_id: Id,
-        at: datetime | None = None,
+        at: Moment = None,
         k: int = 5,
         *,
         exclude: Collection[Id] = (),
@@ -266,9 +259,9 @@ class Recommender:
             UsageError: A moment before the last known event, or without a time zone; `k` below 1.
         """
         live = self._live
-        asked = self.requests(typed_ids([user_id], live.store.users.dtype, "user_id"), live_moment(at, live.store))
         chosen = Filter(tuple(exclude), None if categories is None else tuple(categories), max_age)
-        return self._answer(live, asked, k, chosen).select("item_id", "rank", "score")
+        best = best_articles(live, self.ranker, self._one(live, user_id, at), k, chosen)
+        return best.select("item_id", "rank", "score")
 
     def requests(self, users: pl.Series, at: int | np.ndarray, statistics_until: int | None = None) -> pl.DataFrame:
         """Canonical requests: one per user, at one moment or one each (ms).
@@ -278,16 +271,7 @@ class Recommender:
             at: `requested_at` in ms.
             statistics_until: Statistics about articles stop here, ms; None lets them run up to the request.
         """
-        moments = np.broadcast_to(np.asarray(at, np.int64), (len(users),))
-        border = moments if statistics_until is None else np.minimum(moments, statistics_until)
-        return pl.DataFrame(
-            {
-                "request_id": np.arange(len(users), dtype=np.int64),
-                "user_id": users,
-                "requested_at": pl.Series(moments).cast(TIME),
-                "statistics_at": pl.Series(border).cast(TIME),
-            }
-        )
+        return requests_at(users, at, statistics_until)
 
     def recommend_many(
         self, requests: object, k: int = 5, *, explain: bool = False, progress: Progress | None = None
@@ -297,8 +281,7 @@ class Recommender:
         Args:
             requests: Polars or pandas: `request_id, user_id, requested_at, statistics_at`.
             k: Number of articles, >= 1.
-            explain: Add `channels` (which recall channels proposed the article) and `because` (the three features that
-                moved its score most, TreeSHAP, Lundberg et al. 2018).
+            explain: Add `channels` (which recall channels proposed the article) and `because`, as `explain` tells it.
             progress: Told after each chunk.
 
         Returns:
@@ -310,96 +293,46 @@ class Recommender:
         """
         asked = to_polars(requests, "requests")
         refuse_requests(asked)
-        return self._answer(self._live, asked, k, Filter(), explain=explain, progress=progress)
+        return best_articles(self._live, self.ranker, asked, k, Filter(), explain=explain, progress=progress)
 
-    def rank_many(self, requests: object, slates: object, progress: Progress | None = None) -> pl.DataFrame:
+    def rank_many(
+        self,
+        requests: object,
+        slates: object,
+        progress: Progress | None = None,
+        *,
+        k: int | None = None,
+        explain: bool = False,
+    ) -> pl.DataFrame:
         """Order the lists of many requests, at any moments of the log.
 
         Args:
             requests: Polars or pandas: `request_id, user_id, requested_at, statistics_at` and context columns.
             slates: Polars or pandas: `request_id, item_id`, the list of each request in its order, no item twice.
             progress: Told after each chunk.
+            k: Keep only the best articles of each list, >= 1; None keeps all.
+            explain: Add `channels` and `because`, as in `recommend_many`.
 
         Returns:
             Polars: `request_id, item_id, score, rank` (UInt32, 1 is best, ties by the list's order), in the order of
             the requests and of their lists.
+
+        Raises:
+            UsageError: `k` below 1.
+            DataError: A column is missing, or a `request_id` occurs twice.
         """
         asked, lists = to_polars(requests, "requests"), to_polars(slates, "slates")
         refuse_requests(asked)
-        live, parts = self._live, []
-        with (progress or Silent()).stage("rank", len(asked)) as step:
-            for chunk in chunks(asked):
-                assembly = replace(live.assembly(chunk), slates=lists)
-                candidates, _ = assembly.lists(chunk)
-                score = pl.Series("score", self.ranker.score(assembly.describe(candidates, chunk)))
-                parts.append(candidates.select("request_id", "item_id").with_columns(score))
-                step(len(chunk))
-        rank = pl.col("score").rank("ordinal", descending=True).over("request_id").cast(pl.UInt32)
-        scored = pl.concat(parts).with_columns(rank.alias("rank"))
-        return asked.select("request_id").join(scored, on="request_id", maintain_order="left_right")
+        return ranked_lists(self._live, self.ranker, asked, lists, k, explain=explain, progress=progress)
 
     def assembly(self, requests: pl.DataFrame) -> Assembly:
         """Channels and features for these requests."""
         return self._live.assembly(requests)
 
-    def _described(
-        self, live: Live, user_id: Id, items: pl.Series, at: datetime | None, context: Mapping[str, object] | None
-    ) -> pl.DataFrame:
-        asked = self.requests(typed_ids([user_id], live.store.users.dtype, "user_id"), live_moment(at, live.store))
-        asked = asked.with_columns(pl.lit(value).alias(name) for name, value in (context or {}).items())
-        slate = pl.DataFrame({"request_id": np.zeros(len(items), np.int64), "item_id": items})
-        assembly = replace(live.assembly(asked), slates=slate)
-        candidates, _ = assembly.lists(asked)
-        return assembly.describe(candidates, asked)
-
-    def _answer(
-        self,
-        live: Live,
-        asked: pl.DataFrame,
-        k: int,
-        chosen: Filter,
-        *,
-        explain: bool = False,
-        progress: Progress | None = None,
-    ) -> pl.DataFrame:
-        if k < 1:
-            raise UsageError(f"--k: expected at least 1, found {k}.")
-        parts = []
-        with (progress or Silent()).stage("recommend", len(asked)) as step:
-            for chunk in chunks(asked):
-                parts.append(self._best(live, chunk, k, chosen, explain))
-                step(len(chunk))
-        order = asked.select("request_id", "user_id")
-        if not parts:
-            ranked: dict[str, Any] = {"item_id": live.store.items.dtype, "rank": pl.UInt32, "score": pl.Float32}
-            reasons = {"channels": pl.String, "because": pl.String} if explain else {}
-            return pl.DataFrame(schema={**order.schema, **ranked, **reasons})
-        return order.join(pl.concat(parts), on="request_id", how="left", maintain_order="left_right").filter(
-            pl.col("item_id").is_not_null()
-        )
-
-    def _best(self, live: Live, requests: pl.DataFrame, k: int, chosen: Filter, explain: bool) -> pl.DataFrame:
-        assembly = live.proposing(requests)
-        lists, coded = assembly.lists(requests)
-        allowed = live.allowed(chosen, coded.at)
-        candidates = assembly.cut(lists.filter(allowed.gather(pl.Series(live.store.item_codes(lists["item_id"])))))
-        described = assembly.describe(candidates, requests)
-        scored = candidates.with_columns(pl.Series("score", self.ranker.score(described))).with_row_index("place")
-        best = (
-            scored.sort("request_id", "score", "item_id", descending=[False, True, False])
-            .with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.UInt32).over("request_id").alias("rank"))
-            .filter(pl.col("rank") <= k)
-        )
-        columns = ["request_id", "item_id", "rank", "score"]
-        if explain:
-            reasons = explanations(self.ranker, described[best["place"]])
-            channels = self.manifest["recall"]["channels"]
-            best = best.with_columns(proposed_by(channels).alias("channels"), reasons.alias("because"))
-            columns += ["channels", "because"]
-        best = best.select(columns)
-        refresh = self.manifest["recall"]["settings"]["refresh_ms"]
-        more = fill(best, requests, coded, k, refresh, allowed)
-        return pl.concat([best, more], how="diagonal").sort("request_id", "rank")
+    def _one(self, live: Live, user_id: Id, at: Moment, context: Context = None) -> pl.DataFrame:
+        """One live request."""
+        user = typed_ids([user_id], live.store.users.dtype, "user_id")
+        return requests_at(user, live_moment(at, live.store), context=context)
 
 
 def _refuse_incomplete(manifest: dict[str, Any], folder: Path) -> None:

@@ -99,11 +99,11 @@ def update(config: UpdateConfig, progress: Progress | None = None, *, log: Log |
     facts = _updated_from(config, old, new, log)
     with tell.stage("drift", 2) as step:
         drift = _drift(old, new, step)
+    recall = old.manifest["recall"]
+    settings = RecallSettings(**recall["settings"])
+    channels = {name: CHANNELS[name]().fit(new.store, settings) for name in recall["channels"]}
     with writing(config.out, config.overwrite) as folder:
         _copy(config.run, folder, old.manifest)
-        recall = old.manifest["recall"]
-        settings = RecallSettings(**recall["settings"])
-        channels = {name: CHANNELS[name]().fit(new.store, settings) for name in recall["channels"]}
         write_state(folder, new.store.clicks, new.store.articles, new.store.impressions, channels)
         write_json(folder / DRIFT, drift)
         kept = {name: fact for name, fact in old.manifest.items() if name not in OF_THE_WRITER}

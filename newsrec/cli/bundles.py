@@ -54,8 +54,12 @@ def recommend(
     data: Annotated[Path, typer.Option(help="Folder or file of the log whose users are answered.")],
     out: Annotated[Path, typer.Option(help="File to write: the format's submission, or Parquet.")],
     format: Format = "auto",
-    k: Annotated[int, typer.Option(help="Articles per user.", min=1)] = 5,
-    at: Annotated[str | None, typer.Option(help="Moment, such as 2024-01-31T08:00:00Z.")] = None,
+    k: Annotated[
+        int | None, typer.Option(help="Articles per user, 5 without it; or of each shown list, all without it.", min=1)
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option(help="Moment, such as 2024-01-31T08:00:00Z; shown lists have their own.")
+    ] = None,
     frozen: Frozen = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Also write OUT.explain.parquet: why each article.")

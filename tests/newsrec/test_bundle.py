@@ -293,23 +293,57 @@ def test_link_to_a_bundle_is_followed_when_overwritten(tmp_path: Path) -> None:
 FULL = """
 import resource, signal, sys
 from pathlib import Path
+import polars as pl
 from newsrec.bundle import write_manifest, writing
+from newsrec.errors import UsageError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-with writing(Path(sys.argv[1]), overwrite=True) as folder:
-    (folder / "model.txt").write_text("x" * 10_000)
-    write_manifest(folder, {})
+WAYS = {
+    "text": lambda folder: (folder / "model.txt").write_text("x" * 10_000),
+    "table": lambda folder: pl.DataFrame({"a": range(9_999)}).write_parquet(folder / "a.parquet", compression="lz4"),
+}
+try:
+    with writing(Path(sys.argv[1]), overwrite=True) as folder:
+        WAYS[sys.argv[2]](folder)
+        write_manifest(folder, {})
+except UsageError as error:
+    print(error)
 """
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file size limits are those of POSIX")
-def test_full_disk_leaves_the_old_bundle_and_nothing_else(tmp_path: Path, python: Python) -> None:
+@pytest.mark.parametrize("way", ["text", "table"])
+def test_full_disk_is_told_in_one_line_and_leaves_the_old_bundle_and_nothing_else(
+    tmp_path: Path, python: Python, way: str
+) -> None:
     out = make(tmp_path / "run")
-    done = python("-c", FULL, out)
-    assert done.returncode == 1
-    assert "File too large" in done.stderr
+    done = python("-c", FULL, out, way)
+    assert done.stdout.startswith(f"--out: expected a place to write '{out}', found: "), done.stderr
+    assert "File too large" in done.stdout
+    assert done.stdout.count("\n") == 1
     assert content(out) == "one"
     assert list(tmp_path.iterdir()) == [out]
+
+
+FULL_TRAIN = """
+import resource, signal, sys
+from newsrec.cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+sys.exit(main(["train", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file size limits are those of POSIX")
+def test_train_on_a_full_disk_exits_2_and_leaves_nothing(tables: Path, tmp_path: Path, python: Python) -> None:
+    params = tmp_path / "params.json"
+    params.write_text(json.dumps({"trees": 2, "min_data_in_leaf": 20, "threads": 1}))
+    words = ("--data", tables, "--integer-ids", "--params", params, "--train-requests", "300", "--recall", "popular")
+    done = python("-c", FULL_TRAIN, *words, "--out", tmp_path / "run")
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"error: --out: expected a place to write '{tmp_path / 'run'}', found: ")
+    assert list(tmp_path.iterdir()) == [params]
 
 
 OVERWRITE_FOR_EVER = f"""

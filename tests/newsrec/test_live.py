@@ -16,6 +16,7 @@ from features.columns import HOUR, MINUTE, REQUEST_CONTEXT, TIME
 from features.events import EventStore, milliseconds
 from newsrec.assembly import Assembly
 from newsrec.data import Log
+from newsrec.errors import DataError, UsageError
 from newsrec.live import Live
 from newsrec.progress import Silent, Step
 from newsrec.recall import RecallSettings
@@ -97,8 +98,7 @@ class Replay:
             shown = between(self.log.impressions, "requested_at", low, high)
             if number % 2:
                 live.observe(clicks=clicks)
-                # Its clicks have times of their own: the lists must not tell of them again.
-                live.observe(impressions=shown.drop("clicked"), articles=self.articles(low, high))
+                live.observe(impressions=shown, articles=self.articles(low, high))
             else:
                 live.observe(clicks, shown, self.articles(low, high))
 
@@ -212,7 +212,7 @@ class TestEvents:
         asked = len(fits)
         live.observe(clicks.sample(fraction=1, shuffle=True, seed=0), shown)
         live.observe(clicks=clicks[:5])
-        live.observe(impressions=shown[:40].drop("clicked"))
+        live.observe(impressions=shown[:40])
         assert live.store is store
         assert bits(live.recommend(user)) == before
         assert len(fits) == asked
@@ -240,13 +240,62 @@ class TestEvents:
         assert bits(live.features(user, items)) == bits(whole.features(user, items))
         assert bits(live.recommend(user, k=50)) == bits(whole.recommend(user, k=50))
 
-    def test_of_lists_with_clicked_rows_are_clicks_as_well(self, live: Recommender, log: Log) -> None:
+    def test_of_clicked_rows_are_clicks_only_where_asked(self, live: Recommender, log: Log) -> None:
         start = live.known_until
         shown = between(log.impressions, "requested_at", start, start + HOUR)
         known = len(live.store.clicks)
         live.observe(impressions=shown)
+        assert len(live.store.clicks) == known
+        live.observe(impressions=shown, clicked_rows=True)
         assert len(live.store.clicks) == known + shown["clicked"].sum() > known
         assert live.store.last_event == int(milliseconds(shown["requested_at"]).max())
+        live.observe(impressions=shown, clicked_rows=True)
+        assert len(live.store.clicks) == known + shown["clicked"].sum()
+
+    def test_of_lists_and_of_clicks_in_other_calls_count_once(self, live: Recommender, log: Log) -> None:
+        """Lists as a log has them, their clicks some seconds later: each click stands once, at its own time."""
+        start = live.known_until
+        shown = between(log.impressions, "requested_at", start, start + 3 * HOUR)
+        clicks = between(log.clicks, "clicked_at", start, start + 4 * HOUR)
+        both = shown.filter("clicked").join(clicks, on=["user_id", "item_id"])
+        assert (both["clicked_at"] != both["requested_at"]).any()
+        known = len(live.store.clicks)
+        live.observe(impressions=shown)
+        live.observe(clicks=clicks)
+        live.observe(impressions=shown)
+        assert len(live.store.clicks) == known + len(clicks)
+        item = both["item_id"].mode()[0]
+        times = clicks.filter(item_id=item)["clicked_at"].sort().to_list()
+        assert (
+            live.store.clicks.filter(pl.col("item_id") == item)
+            .sort("clicked_at")["clicked_at"][-len(times) :]
+            .to_list()
+            == times
+        )
+
+    @pytest.mark.parametrize("first", ["clicks", "clicked_rows"])
+    def test_told_in_one_way_are_not_taken_in_the_other(self, live: Recommender, log: Log, first: str) -> None:
+        start = live.known_until
+        shown = between(log.impressions, "requested_at", start, start + HOUR)
+        clicks = between(log.clicks, "clicked_at", start, start + HOUR)
+        ways: dict[str, Callable[[], None]] = {
+            "clicks": lambda: live.observe(clicks=clicks, impressions=shown),
+            "clicked_rows": lambda: live.observe(impressions=shown, clicked_rows=True),
+        }
+        second = next(name for name in ways if name != first)
+        with pytest.raises(UsageError, match="expected clicks in one way, as they would count twice in two"):
+            live.observe(clicks, shown, clicked_rows=True)
+        ways[first]()
+        store = live.store
+        with pytest.raises(UsageError, match=f"found '{second}' after '{first}'"):
+            ways[second]()
+        assert live.store is store
+        ways[first]()
+        live.observe(clicks.clear(), shown)
+
+    def test_of_clicked_rows_need_to_say_what_was_clicked(self, live: Recommender, log: Log) -> None:
+        with pytest.raises(DataError, match=r"impressions: expected columns .* \['clicked'\] are missing"):
+            live.observe(impressions=log.impressions.drop("clicked"), clicked_rows=True)
 
     def test_of_strangers_make_them_readers(self, live: Recommender, log: Log) -> None:
         item = log.clicks["item_id"].mode()[0]
@@ -418,6 +467,19 @@ class TestWithdrawn:
         found = live.recommend(STRANGER, k=10_000)["item_id"].to_list()
         assert best[0] in found
         assert best[1] not in found
+
+    def test_articles_stay_so_over_another_log(self, live: Recommender, log: Log) -> None:
+        """One that continues the state, one that stands alone, and one without an event; also where it knows them."""
+        best = live.recommend(STRANGER, k=2)["item_id"].to_list()
+        live.withdraw([best[0]])
+        later = between(log.clicks, "clicked_at", live.known_until, 2**42)
+        for clicks in (later, log.clicks, log.clicks.clear()):
+            other = live.with_log(clicks, log.articles)
+            assert best[0] not in other.recommend(STRANGER, k=10_000)["item_id"]
+            assert other.rank(STRANGER, best)[0] == WITHDRAWN
+            other.observe(articles=pl.DataFrame({"item_id": [best[0]]}))
+            assert best[0] in other.recommend(STRANGER, k=10_000)["item_id"]
+        assert best[0] not in live.recommend(STRANGER, k=10_000)["item_id"]
 
 
 def test_bundle_of_lists_proposes_what_is_popular(on_slates: object) -> None:

@@ -26,6 +26,8 @@ from tests.factories import bits
 INTEGERS = ReadOptions(integer_ids=True)
 HEADER = "user_id,article_1,article_2,article_3,article_4,article_5"
 NEW_USER, NEW_ARTICLE = 1_000_000, 2_000_000
+IN_WORDS = r"\w+ = (unknown|[-+.e\d]+) \([A-Z][^;]+\) [+-]\d"
+"""A feature with its value, what it means, and what it added to the score."""
 T2017 = 1_507_000_000_000
 
 
@@ -174,6 +176,8 @@ def test_explanations_stand_beside_the_answers(trained: TrainResult, tables: Pat
     told = pl.read_parquet(tmp_path / "best.parquet.explain.parquet")
     assert told.columns == ["user_id", "item_id", "rank", "score", "channels", "because"]
     assert bits(told.drop("channels", "because")) == bits(answers)
+    assert set(told["channels"].drop_nulls().str.split(", ").explode()) == {"itemcf", "popular"}
+    assert told["because"].drop_nulls().str.count_matches(IN_WORDS).unique().to_list() == [3]
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -269,6 +273,37 @@ def test_predictions_rank_every_list_of_the_file_in_its_order(
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.txt"]
 
 
+@pytest.mark.parametrize("format", PREDICTIONS)
+def test_explained_predictions_are_the_same_with_reasons_beside_them(
+    written: Callable[[str], tuple[Path, Path]], tmp_path: Path, format: str
+) -> None:
+    folder, run = written(format)
+    config = RecommendConfig(run, folder, tmp_path / "p.txt")
+    plain, lines = recommend(config), (tmp_path / "p.txt").read_bytes()
+    answers = recommend(replace(config, explain=True))
+    assert (tmp_path / "p.txt").read_bytes() == lines
+    assert bits(answers) == bits(plain)
+    told = pl.read_parquet(tmp_path / "p.txt.explain.parquet")
+    assert told.columns == [*plain.columns, "channels", "because"]
+    assert bits(told.drop("channels", "because")) == bits(plain)
+    assert told["because"].str.count_matches(IN_WORDS).unique().to_list() == [3]
+    assert told["because"].n_unique() > 1_000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p.txt", "p.txt.explain.parquet"]
+
+
+@pytest.mark.parametrize("format", PREDICTIONS)
+def test_predictions_take_neither_a_number_nor_a_moment(
+    written: Callable[[str], tuple[Path, Path]], tmp_path: Path, format: str
+) -> None:
+    folder, run = written(format)
+    config = RecommendConfig(run, folder, tmp_path / "p.txt", explain=True)
+    with pytest.raises(UsageError, match=f"--k: expected no number, as predictions for '{format}' rank .*, found 5"):
+        recommend(replace(config, k=5))
+    with pytest.raises(UsageError, match=r"--at: expected no moment, as the bundle ranks shown lists.* found '2025"):
+        recommend(replace(config, at=datetime(2025, 3, 6, tzinfo=UTC)))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_lists_of_a_test_set_without_labels_are_ranked(
     written: Callable[[str], tuple[Path, Path]], tmp_path: Path
 ) -> None:
@@ -302,6 +337,17 @@ def test_rank_of_a_list_is_that_of_serving_at_its_moment(
         assert own["score"].to_list() == past.rank(user, shown["item_id"].to_list(), at=at).tolist()
         order = sorted(range(len(own)), key=lambda place: -own["score"][place])
         assert own["rank"].to_list() == [order.index(place) + 1 for place in range(len(own))]
+
+
+def test_best_of_each_list_are_kept_where_a_number_is_given(
+    on_slates: TrainResult, tables: Path, tmp_path: Path
+) -> None:
+    config = RecommendConfig(on_slates.run, tables, tmp_path / "r.parquet", read=INTEGERS)
+    whole, best = recommend(config), recommend(replace(config, k=2, explain=True))
+    assert bits(best) == bits(whole.filter(pl.col("rank") <= 2))
+    assert bits(pl.read_parquet(tmp_path / "r.parquet")) == bits(best)
+    told = pl.read_parquet(tmp_path / "r.parquet.explain.parquet")
+    assert bits(told.drop("channels", "because")) == bits(best)
 
 
 def test_frozen_lists_know_nothing_of_articles_after_the_bundle(
