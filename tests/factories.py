@@ -337,3 +337,14 @@ def bits(frame: pl.DataFrame) -> list[object]:
         (c.name, c.dtype, c.is_null().to_list(), c.fill_null(0).to_numpy().tobytes() if c.dtype.is_float() else [*c])
         for c in frame
     ]
+
+
+def shown(log: Log) -> pl.DataFrame:
+    """The impressions of a log that has them."""
+    assert log.impressions is not None
+    return log.impressions
+
+
+def noted(log: Log, words: str) -> bool:
+    """Whether a note of the reading holds these words."""
+    return any(words in note for note in log.intake.notes)

@@ -41,7 +41,7 @@ from tests.factories import (
     small_log,
     store_of,
 )
-from tests.test_leaks import Bestseller
+from tests.futures import Bestseller
 
 LEAKY = '''import polars as pl
 

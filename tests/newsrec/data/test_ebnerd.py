@@ -8,11 +8,12 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from newsrec.data import Log, ReadOptions, read_log, write_log
+from newsrec.data import ReadOptions, read_log, write_log
 from newsrec.data.slates import LONGEST
 from newsrec.errors import DataError
 from newsrec.inspect import inspect_log
 from newsrec.simulate import SimulationConfig, write_simulation
+from tests.factories import noted, shown
 
 AT = datetime(2023, 5, 18, 7, 0, 3)  # naive, as the files have it
 ALL = ReadOptions(max_bad_share=1.0)
@@ -56,15 +57,6 @@ def history(folder: Path, **columns: list[object]) -> Path:
     }
     pl.DataFrame(table | columns).write_parquet(folder / "history.parquet")
     return folder
-
-
-def shown(log: Log) -> pl.DataFrame:
-    assert log.impressions is not None
-    return log.impressions
-
-
-def noted(log: Log, words: str) -> bool:
-    return any(words in note for note in log.intake.notes)
 
 
 def test_slates_become_rows_in_their_order(tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from newsrec.data import Log, ReadOptions, log_from_frames, read_log, write_log
+from newsrec.data import ReadOptions, log_from_frames, read_log, write_log
 from newsrec.data.mind import HISTORY_DAYS
 from newsrec.data.slates import LONGEST
 from newsrec.errors import DataError
 from newsrec.inspect import inspect_log
 from newsrec.simulate import SimulationConfig, write_simulation
+from tests.factories import noted, shown
 
 FIRST = datetime(2019, 11, 11, 0, 14, 46, tzinfo=UTC)
 ROWS = [
@@ -33,15 +34,6 @@ def mind(folder: Path, rows: list[str] = ROWS, news: str = "") -> Path:
     if news:
         (folder / "news.tsv").write_text(news)
     return folder
-
-
-def shown(log: Log) -> pl.DataFrame:
-    assert log.impressions is not None
-    return log.impressions
-
-
-def noted(log: Log, words: str) -> bool:
-    return any(words in note for note in log.intake.notes)
 
 
 def test_tokens_become_rows_in_their_order(tmp_path: Path) -> None:
