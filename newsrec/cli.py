@@ -19,6 +19,7 @@ from newsrec.console import Console
 from newsrec.data import FORMATS, WRITERS
 from newsrec.errors import NewsrecError, UsageError
 from newsrec.recall import CHANNELS, DEFAULT_CHANNELS
+from newsrec.rerankers import RERANKERS
 
 if TYPE_CHECKING:
     from newsrec.data import ReadOptions
@@ -134,7 +135,10 @@ def train(
     params: Annotated[Path | None, typer.Option(help="JSON file of ranker parameters, such as tuning writes.")] = None,
     objective: Annotated[str | None, typer.Option(help="lambdarank (default), rank_xendcg or binary.")] = None,
     run: Annotated[Path | None, typer.Option(help="Take data, format and seed from this bundle.")] = None,
-    reranker: Annotated[str | None, typer.Option(help="A neural reranker; none is available yet.")] = None,
+    reranker: Annotated[
+        str | None, typer.Option(help=f"Network that orders the top again: {', '.join(RERANKERS)}.")
+    ] = None,
+    rerank_top: Annotated[int, typer.Option(help="Candidates per request that the network orders.", min=2)] = 20,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)] = 0,
     no_refit: Annotated[bool, typer.Option("--no-refit", help="Do not fit again on all requests at the end.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle at --out.")] = False,
@@ -159,6 +163,7 @@ def train(
 
     \b
     newsrec train --ranker lgbm
+    newsrec train --ranker lgbm --reranker din
     newsrec train --ranker lgbm --data logs/tianchi --validation last-click
     newsrec train --data clicks.csv --format table --column user_id=reader --column item_id=story
     """
@@ -166,7 +171,6 @@ def train(
     from newsrec.recall import settings_of
     from newsrec.split import SplitConfig
 
-    _refuse_later_parts(reranker)
     chosen = stage.load_params(params, ranker) if params else {}
     config = stage.TrainConfig(
         data=data,
@@ -193,6 +197,8 @@ def train(
         seed=seed,
         read=_read_options(column, integer_ids, quarantine, max_bad_share),
         features=features,
+        reranker=reranker,
+        rerank_top=rerank_top,
     )
     log = None
     if run is not None:
@@ -241,7 +247,10 @@ def recommend(
     explain: Annotated[
         bool, typer.Option("--explain", help="Also write OUT.explain.parquet: why each article.")
     ] = False,
-    reranker: Annotated[Switch | None, typer.Option(help="Override the bundle's final order.")] = None,
+    reranker: Annotated[
+        Switch | None,
+        typer.Option(help="Whether the bundle's network orders the top; without it, what training found best."),
+    ] = None,
     column: Columns = None,
     integer_ids: IntegerIds = False,
     quarantine: Quarantine = None,
@@ -255,10 +264,9 @@ def recommend(
     """
     from newsrec import recommend as stage
 
-    if reranker is Switch.on:
-        raise UsageError("--reranker on: expected a bundle with a reranker, found none in this one. Leave it out.")
     options = _read_options(column, integer_ids, quarantine, max_bad_share)
-    config = stage.RecommendConfig(run, data, out, format, k, _moment(at), frozen, explain, options, features)
+    network = None if reranker is None else reranker is Switch.on
+    config = stage.RecommendConfig(run, data, out, format, k, _moment(at), frozen, explain, options, features, network)
     with _console() as console:
         answers = stage.recommend(config, console)
         console.say(f"wrote {len(answers):,} recommendations to {out}")
@@ -399,13 +407,6 @@ def simulate(
 
 def _names(words: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in words.split(",") if name.strip())
-
-
-def _refuse_later_parts(reranker: str | None) -> None:
-    if reranker is not None:
-        raise UsageError(
-            f"--reranker: expected one of [], found {reranker!r}: no reranker is available yet. Leave it out."
-        )
 
 
 def _read_options(

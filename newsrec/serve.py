@@ -37,6 +37,7 @@ from newsrec.live import Filter, Live
 from newsrec.own import NONE, OwnFeatures, own_of_bundle
 from newsrec.progress import Progress, Silent
 from newsrec.rankers import RANKERS, Ranker
+from newsrec.rerank import Reranker
 
 NEEDED: Final = ("candidates", "features", "protocol", "ranker", "recall", "seed", "validation")
 """Facts of the manifest that serving and evaluation cannot do without."""
@@ -60,25 +61,29 @@ class Recommender:
         vocabulary: Vocabulary,
         store: EventStore,
         own: OwnFeatures = NONE,
+        reranker: Reranker | None = None,
     ) -> None:
         self.manifest = manifest
         self.ranker = ranker
         self.vocabulary = vocabulary
         self.own = own
+        self.reranker = reranker
         self._live = Live(manifest, vocabulary, store, own.features)
         self._writing = threading.Lock()
 
     @classmethod
-    def load(cls, run: str | Path, features: str | Path | None = None) -> Self:
+    def load(cls, run: str | Path, features: str | Path | None = None, *, reranker: bool | None = None) -> Self:
         """Check and read a bundle.
 
         Args:
             run: Its folder.
             features: The file of own features that it was trained with, if it was; that file is executed, nothing in
                 the bundle ever is.
+            reranker: Whether its network orders the top; None is what training found best.
 
         Raises:
             BundleError: If anything in the folder is not what `train` wrote, or `features` is not the file it needs.
+            UsageError: A reranker is asked for and the bundle has none.
         """
         folder = Path(run)
         manifest = read_manifest(folder)
@@ -88,7 +93,7 @@ class Recommender:
         vocabulary = Vocabulary(pl.read_parquet(folder / "vocabulary.parquet"))
         frames = {name: folder / "state" / f"{name}.parquet" for name in ("clicks", "articles", "impressions")}
         state = {name: pl.read_parquet(path) for name, path in frames.items() if path.is_file()}
-        return cls(manifest, ranker, vocabulary, EventStore(**state), own)
+        return cls(manifest, ranker, vocabulary, EventStore(**state), own, _reranker(manifest, folder, reranker))
 
     @property
     def store(self) -> EventStore:
@@ -135,7 +140,8 @@ class Recommender:
         both = pl.concat([more, known.articles], how="diagonal_relaxed").unique(
             "item_id", keep="first", maintain_order=True
         )
-        return Recommender(self.manifest, self.ranker, self.vocabulary, EventStore(new, both, shown), self.own)
+        store = EventStore(new, both, shown)
+        return Recommender(self.manifest, self.ranker, self.vocabulary, store, self.own, self.reranker)
 
     def observe(
         self, clicks: object | None = None, impressions: object | None = None, articles: object | None = None
@@ -189,8 +195,8 @@ class Recommender:
         live = self._live
         items = typed_ids(item_ids, live.store.items.dtype, "item_ids")
         distinct = items.unique(maintain_order=True)
-        described = self._described(live, user_id, distinct, at, context)
-        scores = self.ranker.score(described)
+        described, candidates, asked = self._described(live, user_id, distinct, at, context)
+        scores = self._scores(live, described, candidates, asked)
         scores[live.withdrawn_among(distinct)] = WITHDRAWN
         if len(distinct) == len(items):
             return scores
@@ -213,7 +219,7 @@ class Recommender:
             raise UsageError(
                 f"item_ids: expected distinct articles, found {items.filter(items.is_duplicated())[0]!r} twice."
             )
-        return self._described(self._live, user_id, items, at, context)
+        return self._described(self._live, user_id, items, at, context)[0]
 
     def explain(
         self,
@@ -226,7 +232,8 @@ class Recommender:
 
         Returns:
             `item_id, score, because` in the order given: the three features that moved the score most (TreeSHAP,
-            Lundberg et al. 2018), each with its value and with what it means.
+            Lundberg et al. 2018), each with its value and with what it means. The score is the ranker's, also where a
+            network orders the top.
         """
         described = self.features(user_id, item_ids, at, context)
         items = typed_ids(item_ids, self.store.items.dtype, "item_ids")
@@ -331,7 +338,7 @@ class Recommender:
             for chunk in chunks(asked):
                 assembly = replace(live.assembly(chunk), slates=lists)
                 candidates, _ = assembly.lists(chunk)
-                score = pl.Series("score", self.ranker.score(assembly.describe(candidates, chunk)))
+                score = pl.Series("score", self._scores(live, assembly.describe(candidates, chunk), candidates, chunk))
                 parts.append(candidates.select("request_id", "item_id").with_columns(score))
                 step(len(chunk))
         rank = pl.col("score").rank("ordinal", descending=True).over("request_id").cast(pl.UInt32)
@@ -344,13 +351,24 @@ class Recommender:
 
     def _described(
         self, live: Live, user_id: Id, items: pl.Series, at: datetime | None, context: Mapping[str, object] | None
-    ) -> pl.DataFrame:
+    ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+        """Features, candidates and the request."""
         asked = self.requests(typed_ids([user_id], live.store.users.dtype, "user_id"), live_moment(at, live.store))
         asked = asked.with_columns(pl.lit(value).alias(name) for name, value in (context or {}).items())
         slate = pl.DataFrame({"request_id": np.zeros(len(items), np.int64), "item_id": items})
         assembly = replace(live.assembly(asked), slates=slate)
         candidates, _ = assembly.lists(asked)
-        return assembly.describe(candidates, asked)
+        return assembly.describe(candidates, asked), candidates, asked
+
+    def _scores(
+        self, live: Live, described: pl.DataFrame, candidates: pl.DataFrame, requests: pl.DataFrame
+    ) -> npt.NDArray[np.float32]:
+        """Final scores, shape (n_candidates,): the ranker's, or the blend's where the network orders the top."""
+        scores = self.ranker.score(described)
+        if self.reranker is None:
+            return scores
+        scored = candidates.select("request_id", "item_id").with_columns(pl.Series("score", scores))
+        return np.array(self.reranker.rescored(described, scored, requests, live.store)["rerank"], np.float32)
 
     def _answer(
         self,
@@ -384,7 +402,8 @@ class Recommender:
         allowed = live.allowed(chosen, coded.at)
         candidates = assembly.cut(lists.filter(allowed.gather(pl.Series(live.store.item_codes(lists["item_id"])))))
         described = assembly.describe(candidates, requests)
-        scored = candidates.with_columns(pl.Series("score", self.ranker.score(described))).with_row_index("place")
+        scores = pl.Series("score", self._scores(live, described, candidates, requests))
+        scored = candidates.with_columns(scores).with_row_index("place")
         best = (
             scored.sort("request_id", "score", "item_id", descending=[False, True, False])
             .with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.UInt32).over("request_id").alias("rank"))
@@ -400,6 +419,17 @@ class Recommender:
         refresh = self.manifest["recall"]["settings"]["refresh_ms"]
         more = fill(best, requests, coded, k, refresh, allowed)
         return pl.concat([best, more], how="diagonal").sort("request_id", "rank")
+
+
+def _reranker(manifest: dict[str, Any], folder: Path, wanted: bool | None) -> Reranker | None:
+    """The network where it is to order the top, checked also where it is not."""
+    facts = manifest.get("reranker")
+    if facts is None:
+        if wanted:
+            raise UsageError("--reranker on: expected a bundle with a reranker, found none in this one. Leave it out.")
+        return None
+    reranker = Reranker.load(folder, facts)
+    return reranker if (reranker.settings.on if wanted is None else wanted) else None
 
 
 def _refuse_incomplete(manifest: dict[str, Any], folder: Path) -> None:

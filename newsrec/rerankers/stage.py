@@ -5,7 +5,8 @@ requests only (`FOLDS`). Validation users are halved: one half stops the trainin
 other says whether the blend is better than the ranker's order. Only then it is switched on.
 """
 
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -64,6 +65,18 @@ class TrainedReranker:
     curves: Curves
     gain: Difference
     """MRR@5 of the ranker's order and of the blend on the half of the validation that nothing was chosen on."""
+    files: Mapping[str, bytes]
+    """The network and its signature by name."""
+
+    @property
+    def on(self) -> bool:
+        """Whether the bundle's final order is the blend."""
+        return self.reranker.settings.on
+
+    def save(self, folder: Path) -> None:
+        """Write the files into an existing folder."""
+        for name, content in self.files.items():
+            (folder / name).write_bytes(content)
 
     def figures(self) -> dict[str, Any]:
         """For `metrics.json`."""
@@ -85,7 +98,6 @@ def train_reranker(
     rows: RankingData,
     requests: dict[str, pl.DataFrame],
     positives: pl.DataFrame,
-    folder: Path,
     tell: Progress,
 ) -> TrainedReranker:
     """Train, export, blend, judge.
@@ -97,7 +109,6 @@ def train_reranker(
         rows: Its training rows, for the rankers of the folds.
         requests: `train` and `valid`.
         positives: `request_id, item_id`.
-        folder: Existing; gets the network and its signature.
         tell: Told of stages and of the verdict.
     """
     seed = config.trainer.seed
@@ -111,19 +122,19 @@ def train_reranker(
     chosen = lists(ranker.score, chosen_on)
     with assembly.clock.time("rerank"):
         with tell.stage("rerank", 0) as step:
-            curves = _train(config, fields, train, chosen, folder, lambda: step(1))
-        blend = _blend(chosen, Reranker.load(folder, settings.facts()).probabilities(chosen))
-    settings = replace(settings, blend=blend)
-    gain = _gain(Reranker.load(folder, settings.facts()), assembly, ranker.score, judged_on, positives, seed)
+            curves, files = _train(config, fields, train, chosen, lambda: step(1))
+        made = partial(Reranker, model=files[MODEL_FILE])
+        settings = replace(settings, blend=_blend(chosen, made(settings).probabilities(chosen)))
+    gain = _gain(made(settings), assembly, ranker.score, judged_on, positives, seed)
     settings = replace(settings, on=gain.low > 0)
     tell.say(_verdict(settings, gain))
-    return TrainedReranker(Reranker.load(folder, settings.facts()), curves, gain)
+    return TrainedReranker(made(settings), curves, gain, files)
 
 
 def _train(
-    config: RerankConfig, fields: Fields, train: Lists, valid: Lists, folder: Path, on_epoch: Callable[[], None]
-) -> Curves:
-    """Train on lists of raw ids, and write the network's files."""
+    config: RerankConfig, fields: Fields, train: Lists, valid: Lists, on_epoch: Callable[[], None]
+) -> tuple[Curves, dict[str, bytes]]:
+    """Train on lists of raw ids; the curves, and the network's files."""
     vocabulary = IdVocabulary.of(train)
     shape = Shape(len(fields.dense), vocabulary.sizes, len(fields.numbers))
     with torch.random.fork_rng(devices=[]):
@@ -131,8 +142,9 @@ def _train(
         model = Model(make(config.name, shape), shape.dense, shape.numbers)
         curves = fit(model, vocabulary.coded(train), vocabulary.coded(valid), config.trainer, on_epoch)
     facts = {"network": config.name, "loss": config.trainer.loss}
-    export_network(model, vocabulary, fields, _example(valid), folder / MODEL_FILE, facts)
-    return curves
+    with tempfile.TemporaryDirectory() as folder:
+        export_network(model, vocabulary, fields, _example(valid), Path(folder) / MODEL_FILE, facts)
+        return curves, {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
 def _lists(
