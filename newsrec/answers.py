@@ -3,9 +3,10 @@
 `newsrec.serve.Recommender` asks here; a question is answered from the state that it began with.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from features.columns import TIME
@@ -17,9 +18,28 @@ from newsrec.fallback import fill
 from newsrec.live import Filter, Live
 from newsrec.progress import Progress, Silent
 from newsrec.rankers import Ranker
+from newsrec.rerank import Reranker
 
 REASONS = ("channels", "because")
 """Columns that explain an answer."""
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What gives the final scores: the ranker, and the network where it orders the top."""
+
+    ranker: Ranker
+    reranker: Reranker | None = None
+
+    def scores(
+        self, live: Live, described: pl.DataFrame, candidates: pl.DataFrame, requests: pl.DataFrame
+    ) -> npt.NDArray[np.float32]:
+        """Final scores of whole lists, shape (n_candidates,)."""
+        scores = self.ranker.score(described)
+        if self.reranker is None:
+            return scores
+        scored = candidates.select("request_id", "item_id").with_columns(pl.Series("score", scores))
+        return np.array(self.reranker.rescored(described, scored, requests, live.store)["rerank"], np.float32)
 
 
 def requests_at(
@@ -41,15 +61,25 @@ def requests_at(
 
 def described_list(live: Live, asked: pl.DataFrame, items: pl.Series) -> pl.DataFrame:
     """Features of some distinct articles for the one request of `asked`, in their order."""
+    return _described_list(live, asked, items)[0]
+
+
+def scored_list(live: Live, scoring: Scoring, asked: pl.DataFrame, items: pl.Series) -> npt.NDArray[np.float32]:
+    """Final scores of some distinct articles for the one request of `asked`, in their order."""
+    described, candidates = _described_list(live, asked, items)
+    return scoring.scores(live, described, candidates, asked)
+
+
+def _described_list(live: Live, asked: pl.DataFrame, items: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
     slate = pl.DataFrame({"request_id": np.zeros(len(items), np.int64), "item_id": items})
     assembly = replace(live.assembly(asked), slates=slate)
     candidates, _ = assembly.lists(asked)
-    return assembly.describe(candidates, asked)
+    return assembly.describe(candidates, asked), candidates
 
 
 def ranked_lists(
     live: Live,
-    ranker: Ranker,
+    scoring: Scoring,
     asked: pl.DataFrame,
     lists: pl.DataFrame,
     k: int | None = None,
@@ -66,9 +96,9 @@ def ranked_lists(
             candidates, _ = assembly.lists(chunk)
             described = assembly.describe(candidates, chunk)
             rank = pl.col("score").rank("ordinal", descending=True).over("request_id").cast(pl.UInt32)
-            ranked = _scored(ranker, candidates, described).with_columns(rank.alias("rank"))
+            ranked = _scored(live, scoring, candidates, described, chunk).with_columns(rank.alias("rank"))
             best = ranked if k is None else ranked.filter(pl.col("rank") <= k)
-            best = _explained(live, ranker, best, described) if explain else best
+            best = _explained(live, scoring.ranker, best, described) if explain else best
             parts.append(best.select("request_id", "item_id", "score", "rank", *(REASONS if explain else ())))
             step(len(chunk))
     if not parts:
@@ -79,7 +109,7 @@ def ranked_lists(
 
 def best_articles(
     live: Live,
-    ranker: Ranker,
+    scoring: Scoring,
     asked: pl.DataFrame,
     k: int,
     chosen: Filter,
@@ -92,7 +122,7 @@ def best_articles(
     parts = []
     with (progress or Silent()).stage("recommend", len(asked)) as step:
         for chunk in chunks(asked):
-            parts.append(_best(live, ranker, chunk, k, chosen, explain))
+            parts.append(_best(live, scoring, chunk, k, chosen, explain))
             step(len(chunk))
     order = asked.select("request_id", "user_id")
     if not parts:
@@ -102,19 +132,19 @@ def best_articles(
     )
 
 
-def _best(live: Live, ranker: Ranker, requests: pl.DataFrame, k: int, chosen: Filter, explain: bool) -> pl.DataFrame:
+def _best(live: Live, scoring: Scoring, requests: pl.DataFrame, k: int, chosen: Filter, explain: bool) -> pl.DataFrame:
     assembly = live.proposing(requests)
     lists, coded = assembly.lists(requests)
     allowed = live.allowed(chosen, coded.at)
     candidates = assembly.cut(lists.filter(allowed.gather(pl.Series(live.store.item_codes(lists["item_id"])))))
     described = assembly.describe(candidates, requests)
     best = (
-        _scored(ranker, candidates, described)
+        _scored(live, scoring, candidates, described, requests)
         .sort("request_id", "score", "item_id", descending=[False, True, False])
         .with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.UInt32).over("request_id").alias("rank"))
         .filter(pl.col("rank") <= k)
     )
-    best = _explained(live, ranker, best, described) if explain else best
+    best = _explained(live, scoring.ranker, best, described) if explain else best
     best = best.select("request_id", "item_id", "rank", "score", *(REASONS if explain else ()))
     more = fill(best, requests, coded, k, live.recall["settings"]["refresh_ms"], allowed)
     return pl.concat([best, more], how="diagonal").sort("request_id", "rank")
@@ -125,9 +155,12 @@ def _none(asked: pl.DataFrame, more: dict[str, pl.DataType], explain: bool) -> p
     return pl.DataFrame(schema={**asked.schema, **more, **dict.fromkeys(REASONS if explain else (), pl.String())})
 
 
-def _scored(ranker: Ranker, candidates: pl.DataFrame, described: pl.DataFrame) -> pl.DataFrame:
+def _scored(
+    live: Live, scoring: Scoring, candidates: pl.DataFrame, described: pl.DataFrame, requests: pl.DataFrame
+) -> pl.DataFrame:
     """The candidates with `score`, and `place`: the row of their features."""
-    return candidates.with_columns(pl.Series("score", ranker.score(described))).with_row_index("place")
+    scores = pl.Series("score", scoring.scores(live, described, candidates, requests))
+    return candidates.with_columns(scores).with_row_index("place")
 
 
 def _explained(live: Live, ranker: Ranker, best: pl.DataFrame, described: pl.DataFrame) -> pl.DataFrame:

@@ -34,6 +34,9 @@ CHUNK_REQUESTS = 10_000
 LIST_LENGTH = 100
 """Candidates per request at most."""
 
+Rerank = Callable[[pl.DataFrame, pl.DataFrame, pl.DataFrame, EventStore], pl.DataFrame]
+"""(features, `request_id, item_id, score`, requests, log) -> further scores, one row per candidate."""
+
 
 @dataclass(frozen=True)
 class Assembly:
@@ -211,6 +214,7 @@ def score_lists(
     requests: pl.DataFrame,
     positives: pl.DataFrame,
     progress: Progress | None = None,
+    rerank: Rerank | None = None,
 ) -> ScoredLists:
     """Recall, describe and score whole lists; features are dropped again chunk by chunk.
 
@@ -220,6 +224,7 @@ def score_lists(
         requests: Canonical requests.
         positives: `request_id, item_id`; may be empty.
         progress: Told after each chunk.
+        rerank: Orders the tops again, such as `newsrec.rerank.Reranker.rescored`; its columns join the rows.
     """
     rows, ranks = [], []
     with (progress or Silent()).stage("score", len(requests)) as step:
@@ -235,6 +240,9 @@ def score_lists(
             orders = {name: made for name, order in BASELINES.items() if (made := order(described)) is not None}
             baselines = described.select(order.cast(pl.Float32).alias(name) for name, order in orders.items())
             kept = candidates.select("request_id", "item_id", "label").with_columns(scores)
+            if rerank is not None:
+                with assembly.clock.time("rerank"):
+                    kept = kept.hstack(rerank(described, kept, chunk, assembly.store))
             rows.append(kept.hstack(baselines))
             step(len(chunk))
     return ScoredLists(pl.concat(rows), pl.concat(ranks) if ranks else None)

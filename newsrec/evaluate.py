@@ -71,7 +71,8 @@ def evaluate(config: EvaluateConfig, progress: Progress | None = None) -> dict[s
         split = _unseen(bundle, recommender.store, log, config)
         requests = bundle.own.with_columns(split.requests, log.impressions)
         assembly = replace(recommender.assembly(requests), clock=clock, slates=split.slates)
-        scored = score_lists(assembly, recommender.ranker.score, requests, split.positives, tell)
+        rerank = None if recommender.reranker is None else recommender.reranker.rescored
+        scored = score_lists(assembly, recommender.ranker.score, requests, split.positives, tell, rerank)
         channels = bundle.manifest["recall"]["channels"]
         result = evaluate_stages(
             scored.rows,

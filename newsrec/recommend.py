@@ -52,6 +52,8 @@ class RecommendConfig:
     read: ReadOptions = ReadOptions()
     features: Path | None = None
     """The file of own features that the bundle was trained with."""
+    reranker: bool | None = None
+    """Whether the bundle's network orders the top; None is what training found best."""
 
 
 def recommend(config: RecommendConfig, progress: Progress | None = None) -> pl.DataFrame:
@@ -70,7 +72,7 @@ def recommend(config: RecommendConfig, progress: Progress | None = None) -> pl.D
     """
     tell = progress or Silent()
     _refuse_unwritable(config.out)
-    bundle = Recommender.load(config.run, config.features)
+    bundle = Recommender.load(config.run, config.features, reranker=config.reranker)
     log = read_log(config.data, config.format, options=config.read)
     recommender = bundle.with_log(log.clicks, log.articles, log.impressions)
     until = bundle.known_until if config.frozen else None

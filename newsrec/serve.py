@@ -16,7 +16,7 @@ import polars as pl
 from features.columns import CLICK_KEY
 from features.events import EventStore
 from features.vocabulary import Vocabulary
-from newsrec.answers import best_articles, described_list, ranked_lists, requests_at
+from newsrec.answers import Scoring, best_articles, described_list, ranked_lists, requests_at, scored_list
 from newsrec.asked import (
     IMPRESSION_KEY,
     Context,
@@ -40,6 +40,7 @@ from newsrec.live import Filter, Live
 from newsrec.own import NONE, OwnFeatures, own_of_bundle
 from newsrec.progress import Progress
 from newsrec.rankers import RANKERS, Ranker
+from newsrec.rerank import Reranker
 
 NEEDED: Final = ("candidates", "features", "protocol", "ranker", "recall", "seed", "validation")
 """Facts of the manifest that serving and evaluation cannot do without."""
@@ -63,26 +64,31 @@ class Recommender:
         vocabulary: Vocabulary,
         store: EventStore,
         own: OwnFeatures = NONE,
+        reranker: Reranker | None = None,
     ) -> None:
         self.manifest = manifest
         self.ranker = ranker
         self.vocabulary = vocabulary
         self.own = own
+        self.reranker = reranker
+        self._scoring = Scoring(ranker, reranker)
         self._live = Live(manifest, vocabulary, store, own.features)
         self._writing = threading.Lock()
         self._told_by: str | None = None
 
     @classmethod
-    def load(cls, run: str | Path, features: str | Path | None = None) -> Self:
+    def load(cls, run: str | Path, features: str | Path | None = None, *, reranker: bool | None = None) -> Self:
         """Check and read a bundle.
 
         Args:
             run: Its folder.
             features: The file of own features that it was trained with, if it was; that file is executed, nothing in
                 the bundle ever is.
+            reranker: Whether its network orders the top; None is what training found best.
 
         Raises:
             BundleError: If anything in the folder is not what `train` wrote, or `features` is not the file it needs.
+            UsageError: A reranker is asked for and the bundle has none.
         """
         folder = Path(run)
         manifest = read_manifest(folder)
@@ -92,7 +98,7 @@ class Recommender:
         vocabulary = Vocabulary(pl.read_parquet(folder / "vocabulary.parquet"))
         frames = {name: folder / "state" / f"{name}.parquet" for name in ("clicks", "articles", "impressions")}
         state = {name: pl.read_parquet(path) for name, path in frames.items() if path.is_file()}
-        return cls(manifest, ranker, vocabulary, EventStore(**state), own)
+        return cls(manifest, ranker, vocabulary, EventStore(**state), own, _reranker(manifest, folder, reranker))
 
     @property
     def store(self) -> EventStore:
@@ -128,7 +134,7 @@ class Recommender:
         shown = None if impressions is None else to_polars(impressions, "impressions")
         live = self._live
         store = store_over(live.store, new, more, shown)
-        other = Recommender(self.manifest, self.ranker, self.vocabulary, store, self.own)
+        other = Recommender(self.manifest, self.ranker, self.vocabulary, store, self.own, self.reranker)
         other._live = other._live.without(live.withdrawn)
         return other
 
@@ -194,7 +200,7 @@ class Recommender:
         live = self._live
         items = typed_ids(item_ids, live.store.items.dtype, "item_ids")
         distinct = items.unique(maintain_order=True)
-        scores = self.ranker.score(described_list(live, self._one(live, user_id, at, context), distinct))
+        scores = scored_list(live, self._scoring, self._one(live, user_id, at, context), distinct)
         scores[live.withdrawn_among(distinct)] = WITHDRAWN
         if len(distinct) == len(items):
             return scores
@@ -219,7 +225,8 @@ class Recommender:
 
         Returns:
             `item_id, score, because` in the order given: the three features that moved the score most (TreeSHAP,
-            Lundberg et al. 2018), each with its value and with what it means.
+            Lundberg et al. 2018), each with its value and with what it means. The score is the ranker's, also where a
+            network orders the top.
         """
         described = self.features(user_id, item_ids, at, context)
         items = typed_ids(item_ids, self.store.items.dtype, "item_ids")
@@ -260,7 +267,7 @@ class Recommender:
         """
         live = self._live
         chosen = Filter(tuple(exclude), None if categories is None else tuple(categories), max_age)
-        best = best_articles(live, self.ranker, self._one(live, user_id, at), k, chosen)
+        best = best_articles(live, self._scoring, self._one(live, user_id, at), k, chosen)
         return best.select("item_id", "rank", "score")
 
     def requests(self, users: pl.Series, at: int | np.ndarray, statistics_until: int | None = None) -> pl.DataFrame:
@@ -293,7 +300,7 @@ class Recommender:
         """
         asked = to_polars(requests, "requests")
         refuse_requests(asked)
-        return best_articles(self._live, self.ranker, asked, k, Filter(), explain=explain, progress=progress)
+        return best_articles(self._live, self._scoring, asked, k, Filter(), explain=explain, progress=progress)
 
     def rank_many(
         self,
@@ -323,7 +330,7 @@ class Recommender:
         """
         asked, lists = to_polars(requests, "requests"), to_polars(slates, "slates")
         refuse_requests(asked)
-        return ranked_lists(self._live, self.ranker, asked, lists, k, explain=explain, progress=progress)
+        return ranked_lists(self._live, self._scoring, asked, lists, k, explain=explain, progress=progress)
 
     def assembly(self, requests: pl.DataFrame) -> Assembly:
         """Channels and features for these requests."""
@@ -333,6 +340,17 @@ class Recommender:
         """One live request."""
         user = typed_ids([user_id], live.store.users.dtype, "user_id")
         return requests_at(user, live_moment(at, live.store), context=context)
+
+
+def _reranker(manifest: dict[str, Any], folder: Path, wanted: bool | None) -> Reranker | None:
+    """The network where it is to order the top, checked also where it is not."""
+    facts = manifest.get("reranker")
+    if facts is None:
+        if wanted:
+            raise UsageError("--reranker on: expected a bundle with a reranker, found none in this one. Leave it out.")
+        return None
+    reranker = Reranker.load(folder, facts)
+    return reranker if (reranker.settings.on if wanted is None else wanted) else None
 
 
 def _refuse_incomplete(manifest: dict[str, Any], folder: Path) -> None:

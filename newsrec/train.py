@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -29,10 +29,14 @@ from newsrec.progress import Clock, Progress, Silent
 from newsrec.rankers import RANKERS, Ranker, RankingData
 from newsrec.recall import DEFAULT_CHANNELS, RecallSettings
 from newsrec.report import render_report
+from newsrec.rerankers import refuse_unknown
 from newsrec.simulate import SimulationConfig, simulate
 from newsrec.slates import SPLITS
 from newsrec.split import EMBEDDED_REQUESTS, LOG_REQUESTS, Split, SplitConfig
 from newsrec.state import write_state
+
+if TYPE_CHECKING:
+    from newsrec.rerankers.stage import TrainedReranker
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,10 @@ class TrainConfig:
     read: ReadOptions = ReadOptions()
     features: Path | None = None
     """Python file with own features, see `newsrec.own`; it is executed."""
+    reranker: str | None = None
+    """Name in `newsrec.rerankers.RERANKERS`; None trains no network."""
+    rerank_top: int = 20
+    """The network orders the ranker's first so many of each list, 2..1000."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +128,9 @@ def train(
         # 6 rank
         ranker = _fit(config, assembly, rows, watched, tell)
 
+        # 7 rerank
+        reranked = _rerank(config, assembly, ranker, rows, split, tell)
+
         # Shown lists are few and dear: what is measured has seen validation too, with the trees that it chose.
         if split.slates is not None:
             rows = _more(assembly, rows, split, ("valid",), sampling, tell)
@@ -127,7 +138,8 @@ def train(
 
         # 8 evaluate: whole lists of requests that nothing was fitted on
         test = split.part("test")
-        scored = score_lists(assembly, ranker.score, test, split.positives, tell)
+        rescored, reranks = (None, False) if reranked is None else (reranked.reranker.rescored, reranked.on)
+        scored = score_lists(assembly, ranker.score, test, split.positives, tell, rescored)
         result = evaluate_stages(
             scored.rows,
             scored.positive_ranks,
@@ -136,16 +148,18 @@ def train(
             scored.baselines,
             seed=config.seed,
             probabilities=ranker.gives_probabilities,
+            reranks=reranks,
         )
         if config.refit:
             parts = ("valid", "test") if split.slates is None else ("test",)
             ranker = _refit(config, assembly, ranker, _more(assembly, rows, split, parts, sampling, tell))
 
     metrics = _metrics(config, log, split, found, ranker, result, clock, out)
+    metrics |= {} if reranked is None else {"reranker": reranked.figures()}
 
     # 9 bundle
     with writing(out, config.overwrite) as folder:
-        _write(folder, config, log, assembly, ranker, split, metrics, result.per_request, own)
+        _write(folder, config, log, assembly, ranker, split, metrics, result.per_request, own, reranked)
     tell.say(f"bundle: {out}")
     return TrainResult(out, metrics)
 
@@ -199,6 +213,10 @@ def _check(config: TrainConfig) -> None:
         raise UsageError(f"--ranker: expected one of {sorted(RANKERS)}, found {config.ranker!r}.")
     if not 10 <= config.list_length <= 10_000:
         raise UsageError(f"--list-length: expected 10 to 10000 candidates, found {config.list_length}.")
+    if not 2 <= config.rerank_top <= 1_000:
+        raise UsageError(f"--rerank-top: expected 2 to 1000 candidates, found {config.rerank_top}.")
+    if config.reranker is not None:
+        refuse_unknown(config.reranker)
     RANKERS[config.ranker].of(config.params)
 
 
@@ -267,6 +285,19 @@ def _more(
     return RankingData.concat([rows, more])
 
 
+def _rerank(
+    config: TrainConfig, assembly: Assembly, ranker: Ranker, rows: RankingData, split: Split, tell: Progress
+) -> "TrainedReranker | None":
+    if config.reranker is None:
+        return None
+    from newsrec.neural.trainer import TrainerConfig
+    from newsrec.rerankers.stage import RerankConfig, train_reranker
+
+    chosen = RerankConfig(config.reranker, config.rerank_top, TrainerConfig(seed=config.seed))
+    requests = {name: split.part(name) for name in ("train", "valid")}
+    return train_reranker(chosen, assembly, ranker, rows, requests, split.positives, tell)
+
+
 def _refit(config: TrainConfig, assembly: Assembly, ranker: Ranker, rows: RankingData) -> Ranker:
     with assembly.clock.time("refit"):
         return ranker.refit(rows, categorical=_categorical(list(assembly.features)), seed=config.seed)
@@ -323,12 +354,15 @@ def _write(
     metrics: dict[str, Any],
     per_request: pl.DataFrame,
     own: OwnFeatures,
+    reranked: "TrainedReranker | None",
 ) -> None:
     state = log if config.refit else _before_test(log, split)
     write_state(folder, state.clicks, state.articles, state.impressions, assembly.channels)
     assembly.vocabulary.table.write_parquet(folder / "vocabulary.parquet")
     per_request.write_parquet(folder / "per_request.parquet")
     ranker.save(folder)
+    if reranked is not None:
+        reranked.save(folder)
     write_json(folder / "features.json", features_page(assembly))
     write_json(folder / "metrics.json", metrics)
     (folder / "report.html").write_text(render_report(metrics), encoding="utf-8")
@@ -355,6 +389,7 @@ def _write(
             "features": [f.name for f in assembly.features],
             "protocol": metrics["protocol"],
             **({"own_features": own.facts} if own.facts else {}),
+            **({} if reranked is None else {"reranker": reranked.reranker.settings.facts()}),
         },
     )
 

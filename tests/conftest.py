@@ -12,6 +12,7 @@ import pytest
 
 from newsrec.data import Log, write_log
 from newsrec.simulate import SimulationConfig, simulate
+from newsrec.split import SplitConfig
 from newsrec.train import TrainConfig, TrainResult, train
 
 ROOT = Path(__file__).parents[1]
@@ -44,6 +45,13 @@ def on_slates(log: Log, tmp_path_factory: pytest.TempPathFactory) -> TrainResult
     """A run over the shown lists, with `refit=False`. Do not change its folder."""
     out = tmp_path_factory.mktemp("runs") / "on-slates"
     return train(TrainConfig(out=out, params=FEW_TREES, refit=False, candidates="slate"), log=log)
+
+
+@pytest.fixture(scope="session")
+def reranked(log: Log, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    """A run with a small DIN, with `refit=False`. Do not change its folder."""
+    out, split = tmp_path_factory.mktemp("runs") / "reranked", SplitConfig(train_requests=1_500, valid_requests=1_000)
+    return train(TrainConfig(out=out, params=FEW_TREES, refit=False, split=split, reranker="din"), log=log)
 
 
 @pytest.fixture

@@ -37,6 +37,10 @@ STAGES: Final = (
     "rankers",
     "assembly",
     "evaluation",
+    "tensors",
+    "rerank",
+    "neural",
+    "rerankers",
     "report",
     "bundle",
     "params",
@@ -62,6 +66,11 @@ STAGES: Final = (
 SERVING: Final = ("newsrec.serve", "newsrec.recommend")
 SERVING_PACKAGES: Final = {"numpy", "polars", "lightgbm", "onnxruntime"}
 NEVER_SERVING: Final = ("torch", "optuna", "matplotlib", "plotly", "typer", "rich", "jinja2")
+NETWORKS: Final = {
+    *(f"newsrec.neural.{name}" for name in ("export", "losses", "model", "trainer")),
+    *(f"newsrec.rerankers.{name}" for name in ("base", "din", "layers", "pooling", "stage")),
+}
+"""Modules of training that import torch; `newsrec.rerankers` itself names networks without it."""
 ONLY_IN: Final = {
     "typer": {"newsrec.cli", *(f"newsrec.cli.{name}" for name in ("bundles", "logs", "options", "training"))},
     "rich": {"newsrec.console"},
@@ -69,7 +78,9 @@ ONLY_IN: Final = {
     "markupsafe": {"newsrec.report.charts", "newsrec.report.view"},
     "lightgbm": {"newsrec.rankers.lgbm"},
     "optuna": set(),
-    "torch": set(),
+    "torch": NETWORKS,
+    "onnx": {"newsrec.neural.export"},
+    "onnxruntime": {"newsrec.rerank"},
     "plotly": set(),
     "matplotlib": set(),
     "sklearn": set(),
@@ -200,8 +211,14 @@ def test_packages_have_their_place(package: str) -> None:
 def test_what_is_imported_is_declared() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     names = {line.split(">")[0] for line in declared}
-    imported = set().union(*(IMPORTS[name] for name in PATHS if not name.startswith("tuning")))
+    imported = set().union(*(IMPORTS[n] for n in PATHS if not n.startswith("tuning") and n not in NETWORKS))
     assert third_party(imported) <= names
+
+
+def test_what_networks_import_is_declared_as_the_neural_extra() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = [*project["dependencies"], *project["optional-dependencies"]["neural"]]
+    assert third_party(set().union(*(IMPORTS[n] for n in NETWORKS))) <= {line.split(">")[0] for line in declared}
 
 
 def test_recommending_loads_nothing_heavy(trained: TrainResult, python: Callable[..., CompletedProcess[str]]) -> None:

@@ -20,7 +20,6 @@ from newsrec.cli.options import (
     moment,
     read_options,
 )
-from newsrec.errors import UsageError
 
 
 def evaluate(
@@ -64,7 +63,10 @@ def recommend(
     explain: Annotated[
         bool, typer.Option("--explain", help="Also write OUT.explain.parquet: why each article.")
     ] = False,
-    reranker: Annotated[Switch | None, typer.Option(help="Override the bundle's final order.")] = None,
+    reranker: Annotated[
+        Switch | None,
+        typer.Option(help="Whether the bundle's network orders the top; without it, what training found best."),
+    ] = None,
     column: Columns = None,
     integer_ids: IntegerIds = False,
     quarantine: Quarantine = None,
@@ -78,10 +80,9 @@ def recommend(
     """
     from newsrec import recommend as stage
 
-    if reranker is Switch.on:
-        raise UsageError("--reranker on: expected a bundle with a reranker, found none in this one. Leave it out.")
     options = read_options(column, integer_ids, quarantine, max_bad_share)
-    config = stage.RecommendConfig(run, data, out, format, k, moment(at), frozen, explain, options, features)
+    network = None if reranker is None else reranker is Switch.on
+    config = stage.RecommendConfig(run, data, out, format, k, moment(at), frozen, explain, options, features, network)
     with console() as told:
         answers = stage.recommend(config, told)
         told.say(f"wrote {len(answers):,} recommendations to {out}")

@@ -18,8 +18,8 @@ from newsrec.cli.options import (
     names_in,
     read_options,
 )
-from newsrec.errors import UsageError
 from newsrec.recall import CHANNELS, DEFAULT_CHANNELS
+from newsrec.rerankers import RERANKERS
 
 Ranker = Annotated[str, typer.Option(help="The ranker: lgbm.")]
 Out = Annotated[Path | None, typer.Option(help="Folder of the bundle; a fresh one under artifacts/ without it.")]
@@ -38,7 +38,8 @@ Without = Annotated[str, typer.Option(help="Features and families to leave out, 
 Params = Annotated[Path | None, typer.Option(help="JSON file of ranker parameters, such as tuning writes.")]
 Objective = Annotated[str | None, typer.Option(help="lambdarank (default), rank_xendcg or binary.")]
 EarlierRun = Annotated[Path | None, typer.Option(help="Take data, format and seed from this bundle.")]
-Reranker = Annotated[str | None, typer.Option(help="A neural reranker; none is available yet.")]
+Reranker = Annotated[str | None, typer.Option(help=f"Network that orders the top again: {', '.join(RERANKERS)}.")]
+RerankTop = Annotated[int, typer.Option(help="Candidates per request that the network orders.", min=2)]
 Seed = Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)]
 NoRefit = Annotated[bool, typer.Option("--no-refit", help="Do not fit again on all requests at the end.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the bundle at --out.")]
@@ -68,6 +69,7 @@ def train(
     objective: Objective = None,
     run: EarlierRun = None,
     reranker: Reranker = None,
+    rerank_top: RerankTop = 20,
     seed: Seed = 0,
     no_refit: NoRefit = False,
     overwrite: Overwrite = False,
@@ -89,6 +91,7 @@ def train(
 
     \b
     newsrec train --ranker lgbm
+    newsrec train --ranker lgbm --reranker din
     newsrec train --ranker lgbm --data logs/tianchi --validation last-click
     newsrec train --data clicks.csv --format table --column user_id=reader --column item_id=story
     """
@@ -97,7 +100,6 @@ def train(
     from newsrec.recall import settings_of
     from newsrec.split import SplitConfig
 
-    _refuse_later_parts(reranker)
     chosen = load_params(params, ranker) if params else {}
     periods = SplitConfig(
         validation=validation.value,
@@ -125,6 +127,8 @@ def train(
         seed=seed,
         read=read_options(column, integer_ids, quarantine, max_bad_share),
         features=features,
+        reranker=reranker,
+        rerank_top=rerank_top,
     )
     log = None
     if run is not None:
@@ -132,10 +136,3 @@ def train(
     with console() as told:
         result = stage.train(config, told, log=log)
         told.table(result.metrics, result.run)
-
-
-def _refuse_later_parts(reranker: str | None) -> None:
-    if reranker is not None:
-        raise UsageError(
-            f"--reranker: expected one of [], found {reranker!r}: no reranker is available yet. Leave it out."
-        )

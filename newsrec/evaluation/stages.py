@@ -1,11 +1,12 @@
 """Stage 8: figures of every stage over the same requests: what recall found, what ranking made of it, baselines."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import polars as pl
 
+from newsrec.evaluation.comparison import paired_comparison
 from newsrec.evaluation.intervals import metric_intervals
 from newsrec.evaluation.slices import slices
 from newsrec.metrics import METRICS, logloss, per_request, summarise
@@ -31,11 +32,13 @@ def evaluate_stages(
     baselines: Sequence[str],
     seed: int = 0,
     probabilities: bool = False,
+    reranks: bool = True,
 ) -> StageFigures:
     """Compute the figures.
 
     Args:
-        rows: Whole lists: `request_id, item_id, label, score` and one column per baseline, higher is better.
+        rows: Whole lists: `request_id, item_id, label, score` and one column per baseline, higher is better; `rerank`
+            and `rerank_alone` where there is a network.
         positive_ranks: `request_id, item_id`, `<channel>_rank` and `recall_rank` of each clicked article, null where
             missed; None where requests bring their own lists.
         requests: `request_id, user_id, positives` and the columns that slices need.
@@ -43,22 +46,34 @@ def evaluate_stages(
         baselines: Names of the baseline columns.
         seed: Of the bootstrap.
         probabilities: Whether scores are click probabilities; `rank` then has their `logloss` over all rows.
+        reranks: Whether the order of `rerank` is served where it is there; else the ranker's.
 
     Returns:
         The keys `recall, recall_overlap, rank, baselines, intervals, slices` of `metrics.json` (the first two are empty
-        where requests bring their own lists), and the ranker's figures per request.
+        where requests bring their own lists), with a network also `rerank, rerank_alone, rerank_gain`. Intervals,
+        slices and the figures per request are of the order that is served.
     """
-    ranked = _by_request(rows, "score", requests)
+    ranked = served = _by_request(rows, "score", requests)
+    of_network: dict[str, Any] = {}
+    if "rerank" in rows.columns:
+        blended = _by_request(rows, "rerank", requests)
+        served = blended if reranks else ranked
+        of_network = {
+            "rerank": summarise(served),
+            "rerank_alone": summarise(_by_request(rows, "rerank_alone", requests)),
+            "rerank_gain": {m: asdict(d) for m, d in paired_comparison(ranked, blended, {}, {}, seed=seed).items()},
+        }
     figures: dict[str, Any] = {
         **_of_recall(rows, positive_ranks, requests, channels),
         "rank": summarise(ranked) | (_of_probabilities(rows) if probabilities and len(rows) else {}),
+        **of_network,
         "baselines": {name: summarise(_by_request(rows, name, requests)) for name in baselines},
         "intervals": {
-            name: [round(i.low, 5), round(i.high, 5)] for name, i in metric_intervals(ranked, seed=seed).items()
+            name: [round(i.low, 5), round(i.high, 5)] for name, i in metric_intervals(served, seed=seed).items()
         },
-        "slices": slices(ranked, requests).to_dicts(),
+        "slices": slices(served, requests).to_dicts(),
     }
-    return StageFigures(figures, ranked)
+    return StageFigures(figures, served)
 
 
 def _of_probabilities(rows: pl.DataFrame) -> dict[str, float]:

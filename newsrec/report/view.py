@@ -20,7 +20,7 @@ STAGES: Final = {
     "features": "what was known strictly before each request",
     "rank": "the ranker orders the candidates",
     "rerank": "the network reorders the top: what is served",
-    "rerank_alone": "the network without the ranker's score",
+    "rerank_alone": "the network alone, without the blend",
     "evaluate": "figures and intervals",
     "bundle": "files with their hashes",
 }

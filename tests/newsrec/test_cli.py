@@ -150,7 +150,7 @@ WRONG: dict[str, tuple[str, str]] = {
         r"--recall: expected channels of .*'popular'\], found \['psychic'\]",
     ),
     "no such objective": ("train --objective luck --out {tmp}/run", "objective: one of"),
-    "no such reranker": ("train --reranker din --out {tmp}/run", "--reranker: expected one of"),
+    "no such reranker": ("train --reranker nothing --out {tmp}/run", r"--reranker: expected one of \['din'"),
     "no such candidates": (
         "train --candidates all --out {tmp}/run",
         r"--candidates: expected one of \['recall', 'slate'",
@@ -181,10 +181,7 @@ WRONG: dict[str, tuple[str, str]] = {
         "recommend --run {tmp}/none --data {tables} --out {tmp}/x --at yesterday",
         "--at: expected a moment such as 2024-01-31T08:00:00Z, found 'yesterday'",
     ),
-    "no reranker to switch on": (
-        "recommend --run {tmp}/none --data {tables} --out {tmp}/x --reranker on",
-        "--reranker on: expected a bundle with a reranker",
-    ),
+    "network of one candidate": ("train --reranker din --rerank-top 1 --out {tmp}/run", "'--rerank-top'.*2"),
     "no such format to write": ("simulate --out {tmp}/log --format paper --users 9 --days 1", "'paper' found"),
     "nobody to simulate": ("simulate --out {tmp}/log --users 0", "users"),
     "no folder for the file": ("inspect --data {tables} --json {tmp}/none/x.json", "{tmp}/none/x.json"),

@@ -1,0 +1,98 @@
+"""Layers that several networks share."""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from newsrec.neural.embedding_sizes import EMBEDDING_SIZES
+
+
+class Embed(nn.Module):
+    """Codes of several fields to one vector: each field's embedding, laid side by side.
+
+    Args:
+        sizes: Codes per field, the unknown one included.
+        rule: Name in `EMBEDDING_SIZES`.
+    """
+
+    def __init__(self, sizes: Sequence[int], rule: str = "log2") -> None:
+        super().__init__()
+        widths = [EMBEDDING_SIZES[rule](size) for size in sizes]
+        self.tables = nn.ModuleList(nn.Embedding(size, width) for size, width in zip(sizes, widths, strict=True))
+        for table in self.tables:
+            nn.init.normal_(table.weight, std=0.1)  # type: ignore[arg-type]
+        self.width = sum(widths)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """(..., fields) to (..., width)."""
+        return torch.cat([table(codes[..., i]) for i, table in enumerate(self.tables)], dim=-1)
+
+
+class Dice(nn.Module):
+    """`p(s) s + (1 - p(s)) a s` with `p` the sigmoid of the standardised input (DIN, section 5.2).
+
+    Statistics are those of the batch in training, running ones in evaluation and in ONNX.
+    """
+
+    def __init__(self, width: int, momentum: float = 0.1, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.zeros(width))
+        self.momentum, self.eps = momentum, eps
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("variance", torch.ones(width))
+        self.mean: Tensor
+        self.variance: Tensor
+
+    def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        """(..., width), kept. `weight` (...), 0 where a value is padding and must not enter the statistics."""
+        mean, variance = (self.mean, self.variance) if not self.training else self._of_batch(x, weight)
+        p = torch.sigmoid((x - mean) / torch.sqrt(variance + self.eps))
+        return x * (p + (1 - p) * self.slope)
+
+    def _of_batch(self, x: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        of = torch.ones_like(x[..., :1]) if weight is None else weight[..., None].expand_as(x[..., :1])
+        count, over = of.sum().clamp_min(1.0), tuple(range(x.dim() - 1))
+        mean = (x * of).sum(dim=over) / count
+        variance = ((x - mean).square() * of).sum(dim=over) / count
+        with torch.no_grad():
+            self.mean.lerp_(mean, self.momentum)
+            self.variance.lerp_(variance, self.momentum)
+        return mean, variance
+
+
+class Prelu(nn.PReLU):
+    """PReLU with one slope per column, along the last axis; takes and ignores a weight as `Dice` does."""
+
+    def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        """(..., width), kept."""
+        return torch.clamp_min(x, 0.0) + self.weight * torch.clamp_max(x, 0.0)
+
+
+ACTIVATIONS: Final[dict[str, Callable[[int], nn.Module]]] = {"prelu": Prelu, "dice": Dice}
+"""Name -> makes the activation of so many columns."""
+
+
+class Tower(nn.Module):
+    """Fully connected layers with activations and dropout, then one number.
+
+    Args:
+        width: Columns of the input.
+        hidden: Units per layer.
+        activation: Name in `ACTIVATIONS`.
+        dropout: Share of units that training drops.
+    """
+
+    def __init__(self, width: int, hidden: Sequence[int], activation: str = "prelu", dropout: float = 0.1) -> None:
+        super().__init__()
+        steps: list[nn.Module] = []
+        for units in hidden:
+            steps += [nn.Linear(width, units), ACTIVATIONS[activation](units), nn.Dropout(dropout)]
+            width = units
+        self.layers = nn.Sequential(*steps, nn.Linear(width, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) to (...)."""
+        out: Tensor = self.layers(x)
+        return out.squeeze(-1)

@@ -1,0 +1,33 @@
+"""DIN without its attention: every candidate sees the mean of the history. What DIN gains over it is attention's."""
+
+import torch
+from torch import Tensor, nn
+
+from newsrec.rerankers.base import Shape
+from newsrec.rerankers.din import DinParams
+from newsrec.rerankers.layers import Embed, Tower
+
+DEFAULT = DinParams()
+
+
+class Pooling(nn.Module):
+    """A `newsrec.rerankers.base.Network`; the same tower as DIN's, with DIN's parameters."""
+
+    def __init__(self, shape: Shape, params: DinParams = DEFAULT) -> None:
+        super().__init__()
+        self.embed = Embed(shape.sizes, params.embedding)
+        self.tower = Tower(3 * self.embed.width + shape.dense, params.hidden, params.activation, params.dropout)
+
+    def forward(self, dense: Tensor, target: Tensor, history: Tensor, numbers: Tensor, mask: Tensor) -> Tensor:
+        """See `newsrec.rerankers.base.Network`."""
+        candidate = self.embed(target)  # (requests, candidates, width)
+        clicks = (self.embed(history) * mask[..., None]).sum(dim=1, keepdim=True)  # (requests, 1, width)
+        mean = clicks / mask.sum(dim=1).clamp_min(1.0)[:, None, None]
+        interest = mean.expand_as(candidate)  # (requests, candidates, width)
+        logits: Tensor = self.tower(torch.cat([interest, candidate, interest * candidate, dense], dim=-1))
+        return logits
+
+
+def network(shape: Shape) -> nn.Module:
+    """The control as it is trained by default."""
+    return Pooling(shape)

@@ -1,0 +1,80 @@
+"""Lists for networks, made at random, and a small world in which only attention finds what a reader wants."""
+
+import numpy as np
+
+from newsrec.neural.vocabulary import IdVocabulary
+from newsrec.rerankers.base import Shape
+from newsrec.tensors import AGE, DWELL, Array, Fields, Lists
+
+DENSE = 3
+ITEMS, CATEGORIES = 12, 4
+KINDS = ("int64", "string")
+
+
+def fields_of(kind: str = "int64") -> Fields:
+    """Three dense columns with the ranker's score, two id fields, two numbers."""
+    return Fields(("a", "b", "ranker_score"), {"item_id": kind, "category": "string"}, (AGE, DWELL))
+
+
+def vocabulary_of(kind: str = "int64") -> IdVocabulary:
+    """Articles 1 to 12 and four categories."""
+    return IdVocabulary({"item_id": items(kind), "category": np.array([*"abcd"], object)})
+
+
+def items(kind: str = "int64") -> Array:
+    """All known articles in ascending order."""
+    numbers = np.arange(1, ITEMS + 1)
+    return numbers if kind == "int64" else np.array([f"n{i:02d}" for i in numbers], object)
+
+
+SHAPE = Shape(DENSE, (ITEMS + 1, CATEGORIES + 1), 2)
+
+
+def random_lists(n: int = 40, seed: int = 0, kind: str = "int64", longest: int = 7, history: int = 6) -> Lists:
+    """Lists of 1 to `longest` candidates, histories of 0 to `history` clicks, one click in each list; raw ids."""
+    rng = np.random.default_rng(seed)
+    length, clicks = rng.integers(1, longest + 1, n), rng.integers(0, history + 1, n)
+    rows, events = int(length.sum()), int(clicks.sum())
+    label = np.zeros(rows, np.uint8)
+    label[np.cumsum(length) - 1 - rng.integers(0, length)] = 1
+    dense = rng.normal(0, 10, (rows, DENSE)).astype(np.float32)
+    dense[rng.random(dense.shape) < 0.2] = np.nan
+    dwell = rng.gamma(1, 40, events).astype(np.float32)
+    dwell[rng.random(events) < 0.3] = np.nan
+    known = {"item_id": items(kind), "category": np.array([*"abcd"], object)}
+    return Lists(
+        np.arange(n),
+        length,
+        dense,
+        {name: rng.choice(ids, rows) for name, ids in known.items()},
+        clicks,
+        {name: rng.choice(ids, events) for name, ids in known.items()},
+        {AGE: rng.gamma(1, 20, events).astype(np.float32), DWELL: dwell},
+        label,
+    )
+
+
+def interests(n: int, seed: int = 0, kinds: int = 40) -> Lists:
+    """Readers with several interests: what is clicked is of a kind that the reader has read, often or once.
+
+    Coded lists of four candidates with one field and one number. A reader has read six of many kinds, most of them
+    once; one candidate, drawn among the six with equal chances, is of such a kind, three are not. The mean of the
+    history tells mostly of the kind that was read most, whatever the candidate.
+    """
+    rng = np.random.default_rng(seed)
+    order = np.argsort(rng.random((n, kinds)), axis=1) + 1  # (readers, kinds), each reader's own
+    history = np.repeat(order[:, :6], (1, 1, 1, 1, 2, 6), axis=1)
+    clicked, place = order[np.arange(n), rng.integers(0, 6, n)], rng.integers(0, 4, n)
+    target, label = order[:, 6:10].copy(), np.zeros((n, 4), np.uint8)
+    target[np.arange(n), place], label[np.arange(n), place] = clicked, 1
+    return Lists(
+        np.arange(n),
+        np.full(n, 4),
+        np.zeros((n * 4, 1), np.float32),
+        {"item_id": target.ravel()},
+        np.full(n, 12),
+        {"item_id": history.ravel()},
+        {AGE: np.ones(n * 12, np.float32)},
+        label.ravel(),
+        coded=True,
+    )

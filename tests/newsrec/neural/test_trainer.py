@@ -1,0 +1,118 @@
+"""The trainer: its metric, when it stops, what it keeps, what it calibrates."""
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from newsrec.errors import DataError
+from newsrec.metrics import METRICS, per_request, summarise
+from newsrec.neural import trainer
+from newsrec.neural.model import Model, Scale, platt
+from newsrec.neural.trainer import TrainerConfig, fit, mean_mrr, score
+from newsrec.rerankers import make
+from newsrec.tensors import Lists
+from tests.networks import SHAPE, random_lists, vocabulary_of
+
+LISTS = vocabulary_of().coded(random_lists(200))
+
+
+def model() -> Model:
+    torch.manual_seed(0)
+    return Model(make("pooling", SHAPE), SHAPE.dense, SHAPE.numbers)
+
+
+def test_mrr_is_that_of_the_metrics() -> None:
+    scores = np.random.default_rng(0).normal(size=len(LISTS.label))
+    rows = pl.DataFrame({"request_id": LISTS.request_id[LISTS.row_request], "score": scores, "label": LISTS.label})
+    rows = rows.with_row_index("item_id")
+    asked = pl.DataFrame({"request_id": LISTS.request_id, "user_id": LISTS.request_id, "positives": 1})
+    metric = {"mrr@5": METRICS["mrr@5"]}
+    assert mean_mrr(scores, LISTS) == pytest.approx(summarise(per_request(rows, asked, metric), metric)["mrr@5"])
+
+
+def test_ties_count_against_the_click_and_clicks_outside_the_list_count_as_zero() -> None:
+    lists = LISTS.chosen(np.flatnonzero(LISTS.length == 3)[:2])
+    label = np.array([1, 0, 0, 0, 0, 0], np.uint8)
+    assert mean_mrr(np.zeros(6), replace(lists, label=label)) == pytest.approx(1 / 3 / 2)
+
+
+def test_best_weights_are_kept_and_training_stops_after_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = iter([0.5, 0.1, 0.5, 0.3, 0.5, 0.6, 0.5, 0.2, 0.5, 0.4, 0.5, 0.9])
+    net, kept = model(), {}
+
+    def valued(scores: object, lists: Lists) -> float:
+        value = next(told)
+        kept[value] = {name: weight.clone() for name, weight in net.state_dict().items()}
+        return value
+
+    monkeypatch.setattr(trainer, "mean_mrr", valued)
+    curves = fit(net, LISTS, LISTS, TrainerConfig(epochs=20, patience=2))
+    assert curves.valid == (0.1, 0.3, 0.6, 0.2, 0.4)
+    assert curves.best_epoch == 3
+    for name, weight in net.network.state_dict().items():
+        torch.testing.assert_close(weight, kept[0.6][f"network.{name}"])
+
+
+def test_curves_have_a_value_per_epoch_and_epochs_are_told() -> None:
+    epochs: list[int] = []
+    curves = fit(model(), LISTS, LISTS, TrainerConfig(epochs=2), lambda: epochs.append(1))
+    assert len(epochs) == len(curves.loss) == len(curves.train) == len(curves.valid) == 2
+    assert curves.loss[1] < curves.loss[0]
+
+
+def test_lists_that_teach_no_order_are_refused_where_there_are_no_others() -> None:
+    for label in (np.zeros_like(LISTS.label), np.ones_like(LISTS.label)):
+        with pytest.raises(DataError, match="expected lists with a click among other candidates, found none in 200"):
+            fit(model(), replace(LISTS, label=label), LISTS, TrainerConfig())
+
+
+def test_only_embeddings_of_the_batch_are_drawn_to_zero() -> None:
+    lists = LISTS.chosen(np.flatnonzero(LISTS.length > 1)[:1])
+    present = {int(code) for part in (lists.ids, lists.history_ids) for code in part["item_id"]}
+    lengths = []
+    for l2 in (0.0, 10.0):
+        net = model()
+        fit(net, lists, lists, TrainerConfig(epochs=1, l2=l2, hidden_ids=0.0))
+        lengths.append(net.network.embed.tables[0].weight.detach().abs().sum(1).numpy())  # type: ignore[union-attr,index,operator]
+    moved = set(np.flatnonzero(lengths[0] != lengths[1]).tolist())
+    assert moved == present
+
+
+def test_scores_stand_in_the_order_of_the_rows() -> None:
+    net, order = model(), np.random.default_rng(0).permutation(len(LISTS))
+    shuffled = LISTS.chosen(order)
+    wanted = np.concatenate([score(net, LISTS)[LISTS.start[i] : LISTS.start[i] + LISTS.length[i]] for i in order])
+    np.testing.assert_allclose(score(net, shuffled), wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_probabilities_are_calibrated_on_whole_lists() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, 20_000)
+    label = rng.random(20_000) < 1 / (1 + np.exp(-(0.5 * logits - 1)))
+    assert platt(logits, label) == pytest.approx((0.5, -1), abs=0.06)
+    net = model()
+    fit(net, LISTS, LISTS, TrainerConfig(epochs=2))
+    found = net.probabilities(torch.from_numpy(score(net, LISTS))).mean().item()
+    assert found == pytest.approx(LISTS.label.mean(), abs=0.01)
+
+
+@pytest.mark.parametrize("logits", [np.array([1.0, -1.0] * 50), np.zeros(100), np.array([1e6, -1e6] * 50)])
+def test_calibration_keeps_the_order_whatever_the_labels(logits: np.ndarray) -> None:
+    for label in (np.array([0, 1] * 50), np.array([1, 0] * 50), np.zeros(100)):
+        slope, shift = platt(logits, label)
+        assert slope > 0
+        assert np.isfinite(shift)
+
+
+def test_scale_by_hand() -> None:
+    scale = Scale(3)
+    values = np.array([[0.0, 5.0, np.nan], [np.e - 1, 5.0, np.nan], [1 - np.e, np.nan, np.inf]], np.float32)
+    scale.fit(values)
+    found = scale(torch.from_numpy(values)).numpy()
+    spread = np.sqrt(2 / 3)
+    np.testing.assert_allclose(found[:, 0], [0, 1 / spread, -1 / spread], atol=1e-6)
+    np.testing.assert_allclose(found[:, 1], [0, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(found[:, 2], [0, 0, 8], atol=1e-6)

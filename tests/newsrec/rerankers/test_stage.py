@@ -1,0 +1,162 @@
+"""Training with a network from end to end, and what a bundle with one does."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from subprocess import CompletedProcess
+from types import SimpleNamespace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from newsrec.bundle import read_manifest
+from newsrec.data import Log
+from newsrec.errors import UsageError
+from newsrec.evaluation.comparison import Difference
+from newsrec.progress import Clock
+from newsrec.rankers import RankingData
+from newsrec.rerank import MODEL_FILE, SIGNATURE_FILE, Blend, RerankSettings
+from newsrec.rerankers import stage
+from newsrec.rerankers.stage import _blend, _forward, _halves, _verdict
+from newsrec.serve import Recommender
+from newsrec.split import SplitConfig
+from newsrec.tensors import Fields
+from newsrec.train import TrainConfig, TrainResult, train
+from tests.conftest import FEW_TREES
+from tests.networks import random_lists
+
+REQUESTS = pl.DataFrame({"request_id": range(90), "user_id": [i % 40 for i in range(90)]}).with_columns(
+    pl.from_epoch(pl.Series(np.random.default_rng(0).permutation(90) * 60), "s")
+    .dt.cast_time_unit("ms")
+    .alias("requested_at")
+)
+
+
+class Noted:
+    """A ranker that only remembers what it was fitted on."""
+
+    def __init__(self, seen: frozenset[int] = frozenset()) -> None:
+        self.seen = seen
+
+    def refit(self, data: RankingData, **_: object) -> "Noted":
+        return Noted(frozenset(data.request.tolist()))
+
+
+def test_scores_of_training_lists_come_from_rankers_of_earlier_requests() -> None:
+    rows = RankingData(
+        pl.DataFrame({"x": np.zeros(180, np.float32)}), np.tile([0, 1], 90), np.repeat(np.arange(90), 2), np.ones(180)
+    )
+    assembly = SimpleNamespace(features=(), clock=Clock())
+    found = list(_forward(Noted(), rows, REQUESTS, assembly, 0))  # type: ignore[arg-type]
+    time = dict(zip(REQUESTS["request_id"], REQUESTS["requested_at"], strict=True))
+    assert len(found) == stage.FOLDS - 1
+    for ranker, fold in found:
+        assert ranker.seen  # type: ignore[attr-defined]
+        assert max(time[request] for request in ranker.seen) < fold["requested_at"].min()  # type: ignore[attr-defined]
+    assert sorted(request for _, fold in found for request in fold["request_id"]) == sorted(
+        request for request, at in time.items() if at >= sorted(time.values())[30]
+    )
+
+
+def test_halves_share_no_user_and_leave_nobody_out() -> None:
+    first, second = _halves(REQUESTS, 0)
+    assert not set(first["user_id"]) & set(second["user_id"])
+    assert sorted([*first["request_id"], *second["request_id"]]) == list(range(90))
+    assert len(set(first["user_id"])) == 20
+
+
+def test_blend_leaves_the_ranker_alone_where_the_network_says_nothing_and_follows_it_where_it_knows() -> None:
+    lists = random_lists(200)
+    good = np.where(lists.label == 1, 0.9, 0.1).astype(np.float32)
+    lists = replace(lists, dense=np.where(np.isnan(lists.dense), 0, lists.dense))
+    assert _blend(lists, np.full(len(lists.label), 0.5, np.float32)).weight == 0
+    assert _blend(lists, good).weight > 1
+    right = replace(lists, dense=np.where(lists.label == 1, 3.0, 0.0).astype(np.float32)[:, None].repeat(3, 1))
+    assert _blend(right, 1 - good).weight == 0
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_verdict_says_what_is_served(on: bool) -> None:
+    settings = RerankSettings("din", on, 20, 50, Blend(1.0, 1.0, 1.0), Fields((), {}, ()))
+    line = _verdict(settings, Difference(0.2, 0.21, 0.01, -0.01, 0.03))
+    assert "0.2000 -> 0.2100, gain -0.0100 .. +0.0300" in line
+    assert ("switched off, the final order is the ranker's" in line) is not on
+
+
+def test_a_run_leaves_network_signature_figures_and_settings(reranked: TrainResult) -> None:
+    manifest, metrics = read_manifest(reranked.run), json.loads((reranked.run / "metrics.json").read_text("utf-8"))
+    assert {MODEL_FILE, SIGNATURE_FILE} <= set(manifest["files"])
+    settings = RerankSettings.of(manifest["reranker"])
+    assert (settings.name, settings.top) == ("din", 20)
+    assert settings.fields.dense == (*manifest["features"], "ranker_score")
+    assert {"mrr@5", "hit@5", "ndcg@5", "ndcg@10", "auc", "gauc"} <= set(metrics["rerank"]) & set(
+        metrics["rerank_alone"]
+    )
+    assert metrics["seconds"]["rerank"] > 0
+    told = metrics["reranker"]
+    assert told["on"] == settings.on == (told["gain"]["low"] > 0)
+    assert len(told["curves"]["valid"]) == len(told["curves"]["train"]) >= told["curves"]["best_epoch"]
+    served = metrics["rerank_gain"]["mrr@5"]["second"] if settings.on else metrics["rank"]["mrr@5"]
+    assert metrics["rerank"]["mrr@5"] == pytest.approx(served)
+    assert metrics["rerank_alone"]["mrr@5"] > metrics["baselines"]["popularity"]["mrr@5"]
+
+
+def test_the_ranker_is_that_of_a_run_without_a_network(reranked: TrainResult, log: Log, tmp_path: Path) -> None:
+    manifest = read_manifest(reranked.run)
+    split = SplitConfig(train_requests=1_500, valid_requests=1_000)
+    assert manifest["validation"]["train_requests"] == 1_500
+    alone = train(TrainConfig(out=tmp_path / "alone", params=FEW_TREES, refit=False, split=split), log=log)
+    assert (alone.run / "lambdarank.txt").read_bytes() == (reranked.run / "lambdarank.txt").read_bytes()
+    assert alone.metrics["rank"] == reranked.metrics["rank"]
+    assert "rerank" not in alone.metrics
+
+
+def test_on_and_off_override_what_training_found(reranked: TrainResult, log: Log) -> None:
+    loaded = {switch: Recommender.load(reranked.run, reranker=switch) for switch in (True, False, None)}
+    on = read_manifest(reranked.run)["reranker"]["on"]
+    assert [loaded[switch].reranker is not None for switch in (True, False, None)] == [True, False, on]
+    users = log.clicks["user_id"].unique().sort()[:50]
+    asked = loaded[True].requests(users, loaded[True].known_until)
+    found = {switch: each.recommend_many(asked, 20) for switch, each in loaded.items()}
+    assert found[None].equals(found[on])
+    assert not found[True]["item_id"].equals(found[False]["item_id"])
+    key = ["request_id", "item_id"]
+    assert found[True].select(key).sort(key).equals(found[False].select(key).sort(key))  # the top, in another order
+
+
+def test_rank_and_recommend_agree_where_the_network_orders(reranked: TrainResult, log: Log) -> None:
+    served = Recommender.load(reranked.run, reranker=True)
+    user = log.clicks["user_id"][0]
+    items = served.store.items[:40].to_list()
+    scores = served.rank(user, items)
+    again = served.with_log(log.clicks.clear(), log.articles).rank(user, items[::-1])
+    np.testing.assert_allclose(scores, again[::-1], rtol=1e-4, atol=1e-5)
+    assert not np.allclose(scores, Recommender.load(reranked.run, reranker=False).rank(user, items))
+
+
+def test_a_bundle_without_a_network_cannot_switch_it_on(trained: TrainResult) -> None:
+    with pytest.raises(UsageError, match="--reranker on: expected a bundle with a reranker, found none"):
+        Recommender.load(trained.run, reranker=True)
+    assert Recommender.load(trained.run, reranker=False).reranker is None
+
+
+def test_recommending_with_a_network_loads_no_torch(
+    reranked: TrainResult, python: Callable[..., CompletedProcess[str]]
+) -> None:
+    code = (
+        "import sys; from newsrec.serve import Recommender;"
+        f"served = Recommender.load({str(reranked.run)!r}, reranker=True);"
+        "print(len(served.recommend(1, k=3)), sorted({'torch', 'onnx', 'optuna'} & set(sys.modules)))"
+    )
+    done = python("-W", "error", "-c", code)
+    assert (done.returncode, done.stdout) == (0, "3 []\n"), done.stderr
+
+
+def test_torch_absent_is_one_line_that_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(UsageError, match=r"found no onnxscript.*pip install 'newsrec\[neural\]'"):
+        train(TrainConfig(out=tmp_path / "run", reranker="din"))
+    assert not list(tmp_path.iterdir())
