@@ -288,7 +288,7 @@ class TestRefusals:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(module, "render_report", full)
-        with pytest.raises(UsageError, match="--out: expected a place to write .* No space left"):
+        with pytest.raises(UsageError, match=r"--out: expected a place to write .* No space left"):
             quick(tmp_path / "run", overwrite=True, seed=1)
         assert [path.name for path in tmp_path.iterdir()] == ["run"]
         assert read_manifest(old.run)["seed"] == 0
