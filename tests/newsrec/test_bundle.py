@@ -160,7 +160,7 @@ def test_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
 def test_damaged_manifest_is_refused(tmp_path: Path, text: str) -> None:
     out = make(tmp_path / "run")
     (out / MANIFEST).write_text(text)
-    refusal(out)
+    assert ("without sha256 and size" if "model.txt" in text else "found it damaged") in refusal(out)
 
 
 def test_manifest_that_is_no_text_is_refused(tmp_path: Path) -> None:

@@ -134,7 +134,17 @@ def test_an_empty_run_is_still_a_page() -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.sets(st.sampled_from(sorted(full()))), st.sampled_from([{}, [], 0, "x", [1], {"a": 1}, {"a": {"b": "c"}}]))
 def test_parts_of_any_shape_never_break_the_page(chosen: set[str], odd: object) -> None:
-    outline(render_report(full() | dict.fromkeys(chosen, odd)))
+    """Not well nested is broken too, see `Outline`; the parts that are as they should be are still there."""
+    parsed = outline(render_report(full() | dict.fromkeys(chosen, odd)))
+    titles = {title for key, title in SECTIONS.items() if key not in chosen}
+    assert titles <= set(parsed.text)
+    assert parsed.seen[0][0] == "html"
+
+
+def test_page_that_is_not_well_nested_would_be_found() -> None:
+    for page in ("<html><b></html></b>", "<html>", "<html><p></html>"):
+        with pytest.raises((AssertionError, IndexError)):
+            outline(page)
 
 
 def strings(value: object) -> object:
