@@ -55,7 +55,6 @@ def click_rows(store: "EventStore", clicks: pl.DataFrame) -> dict[str, Ints]:
         "opens_session": told["opens_session"],
         "session_place": told["session_place"],
         "new_category": told["new_kind"],
-        "list_length": _clicked_lists(store, user, item, time),
         "dwell": np.full(len(user), NO_DWELL) if dwell is None else _lengths(dwell),
         **{name: _codes(ids, ordered, name) for name, ids in store.context_ids.items()},
     }
@@ -73,13 +72,6 @@ def _last_clicks(store: "EventStore", user: Ints, time: Ints, category: Ints) ->
         "session_place": take(table["session_place"], row, 0),
         "known": store.index("user_category").counts(store.pair_key(user, category), now, (None,))[0],
     }
-
-
-def _clicked_lists(store: "EventStore", user: Ints, item: Ints, time: Ints) -> Ints:
-    """Length of the last list, up to each click, that showed the user the article; -1 where none did."""
-    if not len(store.tables["shown"]):
-        return np.full(len(user), NO_KEY)
-    return store.index("user_exposure").nth_latest("length", store.pair_key(user, item), time + 1, 0)
 
 
 def shown_rows(store: "EventStore", impressions: pl.DataFrame | None) -> tuple[dict[str, Ints], dict[str, Ints]]:

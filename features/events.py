@@ -63,7 +63,6 @@ class EventStore:
         self._line = object()
         self.last_event = None
         self.tables: dict[str, Table] = {}
-        # What was shown first: a click tells which list it came from.
         exposures, requests = shown_rows(self, impressions)
         self.tables |= {"shown": Table.of(exposures), "requests": Table.of(requests)}
         rows = click_rows(self, clicks)
@@ -266,9 +265,9 @@ class EventStore:
             if name in more
         ]
         # A list that is told after a click out of it changes what the click says.
-        late.append("impressions" in more and self._clicked_since(more["impressions"]))
+        clicked_already = "impressions" in more and self._clicked_since(more["impressions"])
         new_columns = "clicks" in more and not set(self.context_ids) >= set(CONTEXT) & set(more["clicks"].columns)
-        return any(late) or new_columns
+        return any(late) or clicked_already or new_columns
 
     def _clicked_since(self, shown: pl.DataFrame) -> bool:
         key = self.pair_key(self.user_codes(shown["user_id"]), self.item_codes(shown["item_id"]))
@@ -309,7 +308,7 @@ class EventStore:
         nothing = dict.fromkeys(("user", "item", "time"), np.zeros(0, np.int64))
         exposures: Mapping[str, Ints] = nothing
         if shown is not None:
-            # Before the clicks, which tell what list they came from.
+            # Before the clicks: an index may ask which list a click came from.
             exposures, requests = shown_rows(self, shown)
             self._take_in("shown", exposures)
             self._take_in("requests", requests)

@@ -124,13 +124,11 @@ EXPOSURE_FACTS: Final[tuple[FactGroup, ...]] = (
         needs=NEEDS,
     ),
     counted(tuple(f"item_depth_{w}" for w in DEPTH_WINDOWS), "exposure", lambda r: r.item, value="depth", needs=NEEDS),
-    counted(tuple(f"item_clicked_lists_{w}" for w in CLICKED_WINDOWS), "clicked_list", lambda r: r.item, needs=NEEDS),
-    counted(
-        tuple(f"item_clicked_list_lengths_{w}" for w in CLICKED_WINDOWS),
-        "clicked_list",
-        lambda r: r.item,
-        value="length",
-        needs=NEEDS,
+    *(
+        counted(
+            tuple(f"{name}_{w}" for w in CLICKED_WINDOWS), "clicked_list", lambda r: r.item, value=value, needs=NEEDS
+        )
+        for name, value in (("item_clicked_lists", "known"), ("item_clicked_list_lengths", "length"))
     ),
     FactGroup(tuple(f"item_chance_decayed_{span}" for span in HALF_LIVES), _decayed, needs=NEEDS),
     FactGroup(("item_exposed_ms",), _last_exposure, needs=NEEDS),

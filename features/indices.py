@@ -87,6 +87,13 @@ def _taste(store: "EventStore", rows: Rows) -> Mapping[str, Ints]:
     return {"taste": decay_weights(rows["time"], TASTE_HALF_LIFE)}
 
 
+def _clicked_list(store: "EventStore", rows: Rows) -> Mapping[str, Ints]:
+    """The last list, up to each click, that showed the user the article: its length, and 1; zeros where none did."""
+    pair = store.pair_key(rows["user"], rows["item"])
+    length = store.index("user_exposure").nth_latest("length", pair, rows["time"] + 1, 0)
+    return {"length": np.maximum(length, 0), "known": (length > 0).astype(np.int64)}
+
+
 INDICES: Final[dict[str, Index]] = {
     # clicks: known at the click
     "user": Index("clicks", lambda s, r: r["user"], _user_values),
@@ -103,11 +110,7 @@ INDICES: Final[dict[str, Index]] = {
     "category_transition": Index("clicks", lambda s, r: s.pair_key(*_category_move(s, r))),
     "category_departure": Index("clicks", _category_departure),
     # a click out of a shown list: known at the click
-    "clicked_list": Index(
-        "clicks",
-        lambda s, r: np.where(r["list_length"] > 0, r["item"], NO_KEY),
-        lambda s, r: {"length": np.maximum(r["list_length"], 0)},
-    ),
+    "clicked_list": Index("clicks", lambda s, r: r["item"], _clicked_list),
     # a reading: known when it ends
     "reading": Index(
         "clicks",
