@@ -107,7 +107,14 @@ def _rank_slates(
             f"--data {config.data}: expected impressions, as the bundle ranks shown lists, found clicks only. "
             "Give a log with impressions, or train with --candidates recall."
         )
-    _refuse_for_lists(log, config)
+    if config.at is not None:
+        raise UsageError(
+            f"--at: expected no moment, as the bundle ranks shown lists, each at its own, found '{config.at}'. "
+            "Leave --at out, or train with --candidates recall."
+        )
+    k = None if log.format in PREDICTIONS else config.k
+    if k != config.k:
+        tell.say(f"note: --k {config.k} has no effect: predictions for '{log.format}' rank whole lists")
     requests = canonical_requests(requests_of(log.impressions), recommender.store)
     requests = recommender.own.with_columns(requests, log.impressions)
     if until is not None:
@@ -115,24 +122,10 @@ def _rank_slates(
         requests = requests.with_columns(border.alias("statistics_at"))
     slates = slates_of(log.impressions, requests)
     tell.say(f"ranking {len(slates):,} articles of {len(requests):,} shown lists")
-    ranked = recommender.rank_many(requests, slates, tell, k=config.k, explain=config.explain)
+    ranked = recommender.rank_many(requests, slates, tell, k=k, explain=config.explain)
     of_list = requests.select("request_id", "impression_id", "user_id")
     answers = of_list.join(ranked, on="request_id", maintain_order="left_right")
     return answers.drop("request_id"), requests
-
-
-def _refuse_for_lists(log: Log, config: RecommendConfig) -> None:
-    """What is meant for recommendations of recall and says nothing of shown lists."""
-    if config.at is not None:
-        raise UsageError(
-            f"--at: expected no moment, as the bundle ranks shown lists, each at its own, found '{config.at}'. "
-            "Leave --at out, or train with --candidates recall."
-        )
-    if config.k is not None and log.format in PREDICTIONS:
-        raise UsageError(
-            f"--k: expected no number, as predictions for '{log.format}' rank whole lists, found {config.k}. "
-            "Leave --k out."
-        )
 
 
 def _predictions(answers: pl.DataFrame, requests: pl.DataFrame, out: Path) -> None:

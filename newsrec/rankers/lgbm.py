@@ -166,9 +166,9 @@ class LgbmRanker:
         _check(train)
         self.params = self.params.for_rows(len(train))
         data = _dataset(train, categorical)
-        told = [lambda _: on_iteration()]
+        told: list[Callable[..., Any]] = [lambda _: on_iteration()]
         curves: dict[str, dict[str, list[float]]] = {}
-        callbacks: list[Callable[..., Any]] = list(told)
+        callbacks = [*told]
         valid_sets, names = [], []
         if valid is not None:
             _check(valid)
@@ -184,7 +184,7 @@ class LgbmRanker:
         best = int(np.argmax(of_valid)) + 1 if of_valid else first.num_trees()
         # Validation chooses the number of trees with the first model; the others only average out its luck.
         others = [
-            lgb.train(self._settings(seed + i), data, best, callbacks=list(told))
+            lgb.train(self._settings(seed + i), data, best, callbacks=[*told])
             for i in range(1, self.params.models or 1)
         ]
         of_train = curves.get(CURVE_SET, {}).get(METRIC, [])

@@ -16,10 +16,12 @@ from features.columns import TIME
 from newsrec.data import Log, ReadOptions
 from newsrec.data.write import write_log
 from newsrec.errors import DataError, UsageError
+from newsrec.progress import Silent
 from newsrec.recommend import PREDICTIONS, RecommendConfig, recommend
 from newsrec.serve import Recommender
 from newsrec.split import SplitConfig
-from newsrec.train import TrainConfig, TrainResult, train
+from newsrec.train import TrainResult, train
+from newsrec.train_config import TrainConfig
 from tests.conftest import FEW_TREES
 from tests.factories import bits
 
@@ -29,6 +31,16 @@ NEW_USER, NEW_ARTICLE = 1_000_000, 2_000_000
 IN_WORDS = r"\w+ = (unknown|[-+.e\d]+) \([A-Z][^;]+\) [+-]\d"
 """A feature with its value, what it means, and what it added to the score."""
 T2017 = 1_507_000_000_000
+
+
+class Told(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
 
 
 @pytest.fixture(scope="module")
@@ -292,16 +304,19 @@ def test_explained_predictions_are_the_same_with_reasons_beside_them(
 
 
 @pytest.mark.parametrize("format", PREDICTIONS)
-def test_predictions_take_neither_a_number_nor_a_moment(
+def test_predictions_rank_whole_lists_at_their_own_moments(
     written: Callable[[str], tuple[Path, Path]], tmp_path: Path, format: str
 ) -> None:
     folder, run = written(format)
     config = RecommendConfig(run, folder, tmp_path / "p.txt", explain=True)
-    with pytest.raises(UsageError, match=f"--k: expected no number, as predictions for '{format}' rank .*, found 5"):
-        recommend(replace(config, k=5))
     with pytest.raises(UsageError, match=r"--at: expected no moment, as the bundle ranks shown lists.* found '2025"):
         recommend(replace(config, at=datetime(2025, 3, 6, tzinfo=UTC)))
     assert list(tmp_path.iterdir()) == []
+    told = Told()
+    answers = recommend(replace(config, k=5, explain=False), told)
+    assert f"note: --k 5 has no effect: predictions for '{format}' rank whole lists" in told.lines
+    assert answers["rank"].max() > 5  # type: ignore[operator]
+    check_predictions(tmp_path / "p.txt", answers, in_view(folder, format))
 
 
 def test_lists_of_a_test_set_without_labels_are_ranked(
