@@ -15,7 +15,8 @@ from newsrec.report import render_report, write_report
 from newsrec.serve import Recommender
 from newsrec.simulate import SimulationConfig, simulate, write_simulation
 from newsrec.split import SplitConfig, rolling_folds, split_log
-from newsrec.train import TrainConfig, TrainResult, train
+from newsrec.train import TrainResult, train
+from newsrec.train_config import TrainConfig
 from newsrec.update import UpdateConfig, UpdateResult, update
 
 __all__ = [

@@ -58,7 +58,8 @@ def evaluate(config: EvaluateConfig, progress: Progress | None = None) -> dict[s
         NewsrecError: A damaged bundle, bad data, a log in which the bundle knows every click already, or no place for
             the figures.
     """
-    from newsrec.train import TrainConfig, read
+    from newsrec.train import read
+    from newsrec.train_config import TrainConfig
 
     tell, clock = progress or Silent(), Clock()
     if config.json is not None and (config.json.is_dir() or not config.json.parent.is_dir()):

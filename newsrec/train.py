@@ -3,8 +3,7 @@
 `python -m newsrec.train --ranker lgbm` and the library function `train` do the same.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +15,10 @@ from features.columns import CLICK_KEY, TIME
 from features.events import EventStore
 from features.vocabulary import Vocabulary
 from newsrec.artefacts import Artefact, artefacts
-from newsrec.assembly import LIST_LENGTH, Assembly, score_lists, training_data
+from newsrec.assembly import Assembly, score_lists, training_data
 from newsrec.bundle import fresh_run, read_manifest, refuse_unwritable, write_json, write_manifest, writing
 from newsrec.candidates import SamplingConfig
-from newsrec.data import SLATE_FORMATS, Log, ReadOptions, read_log
+from newsrec.data import Log, read_log
 from newsrec.data.log import read_as, read_facts
 from newsrec.errors import BundleError, UsageError
 from newsrec.evaluation.stages import StageFigures, evaluate_stages
@@ -27,53 +26,15 @@ from newsrec.own import OwnFeatures, read_own
 from newsrec.process import peak_rss_mb
 from newsrec.progress import Clock, Progress, Silent
 from newsrec.rankers import RANKERS, Ranker, RankingData
-from newsrec.recall import DEFAULT_CHANNELS, RecallSettings
 from newsrec.report import render_report
-from newsrec.rerankers import refuse_unknown
 from newsrec.simulate import SimulationConfig, simulate
 from newsrec.slates import SPLITS
-from newsrec.split import EMBEDDED_REQUESTS, LOG_REQUESTS, Split, SplitConfig
+from newsrec.split import Split
 from newsrec.state import write_state
+from newsrec.train_config import DEFAULTS, TrainConfig
 
 if TYPE_CHECKING:
     from newsrec.rerankers.stage import TrainedReranker
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """One training run. The defaults are those of the command line."""
-
-    data: Path | None = None
-    """Folder or file of the log; None is the embedded simulated log."""
-    format: str = "auto"
-    ranker: str = "lgbm"
-    """Name in `newsrec.rankers.RANKERS`."""
-    params: Mapping[str, Any] = field(default_factory=dict)
-    """Parameters of the ranker that differ from its defaults."""
-    out: Path | None = None
-    """The bundle's folder; None is a fresh one under `artifacts/`."""
-    overwrite: bool = False
-    candidates: str | None = None
-    """`slate` (the lists that were shown) or `recall`; None is what the format is made for."""
-    recall: tuple[str, ...] | None = None
-    """Names in `newsrec.recall.CHANNELS`; None is `DEFAULT_CHANNELS`, and none of them for shown lists."""
-    without: tuple[str, ...] = ()
-    """Features and families of features to leave out."""
-    recall_settings: RecallSettings = RecallSettings()
-    list_length: int = LIST_LENGTH
-    """Candidates per request at most, 10..10000."""
-    split: SplitConfig = SplitConfig()
-    sampling: SamplingConfig = SamplingConfig()
-    refit: bool = True
-    """Fit again on all requests and let the state hold every event."""
-    seed: int = 0
-    read: ReadOptions = ReadOptions()
-    features: Path | None = None
-    """Python file with own features, see `newsrec.own`; it is executed."""
-    reranker: str | None = None
-    """Name in `newsrec.rerankers.RERANKERS`; None trains no network."""
-    rerank_top: int = 20
-    """The network orders the ranker's first so many of each list, 2..1000."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +45,7 @@ class TrainResult:
     metrics: dict[str, Any]
 
 
-def train(
-    config: TrainConfig = TrainConfig(), progress: Progress | None = None, *, log: Log | None = None
-) -> TrainResult:
+def train(config: TrainConfig = DEFAULTS, progress: Progress | None = None, *, log: Log | None = None) -> TrainResult:
     """Train, evaluate and keep a ranking.
 
     Args:
@@ -102,7 +61,7 @@ def train(
     """
     tell, clock = progress or Silent(), Clock()
     out = config.out or fresh_run()
-    _check(config)
+    config.refuse_contradictions()
     own = read_own(config.features)
     refuse_unwritable(out, config.overwrite)
     with clock.time("total"):
@@ -114,7 +73,7 @@ def train(
         _introduce(log, found, tell)
 
         # 2 split
-        config = _settled(config, log)
+        config = config.settled(log)
         store = EventStore(log.clicks, log.articles, log.impressions)
         split = SPLITS[config.candidates or ""](log, store, replace(config.split, seed=config.seed))
         split = replace(split, requests=own.with_columns(split.requests, log.impressions))
@@ -193,31 +152,6 @@ def config_of_run(run: Path, config: TrainConfig) -> tuple[TrainConfig, Log]:
             f"found another (fingerprint {log.fingerprint[:12]}). Train without --run."
         )
     return taken, log
-
-
-def _settled(config: TrainConfig, log: Log) -> TrainConfig:
-    """With candidates and channels chosen."""
-    candidates = config.candidates or ("slate" if log.format in SLATE_FORMATS else "recall")
-    channels: tuple[str, ...] = DEFAULT_CHANNELS if candidates == "recall" else ()
-    # The embedded log is a first look: it should take a minute, not show how much a machine can take.
-    most = EMBEDDED_REQUESTS if log.format == "simulated" else LOG_REQUESTS
-    split = config.split if config.split.train_requests is not None else replace(config.split, train_requests=most)
-    channels = channels if config.recall is None else config.recall
-    return replace(config, candidates=candidates, recall=channels, split=split)
-
-
-def _check(config: TrainConfig) -> None:
-    if config.candidates not in (None, *SPLITS):
-        raise UsageError(f"--candidates: expected one of {sorted(SPLITS)}, found {config.candidates!r}.")
-    if config.ranker not in RANKERS:
-        raise UsageError(f"--ranker: expected one of {sorted(RANKERS)}, found {config.ranker!r}.")
-    if not 10 <= config.list_length <= 10_000:
-        raise UsageError(f"--list-length: expected 10 to 10000 candidates, found {config.list_length}.")
-    if not 2 <= config.rerank_top <= 1_000:
-        raise UsageError(f"--rerank-top: expected 2 to 1000 candidates, found {config.rerank_top}.")
-    if config.reranker is not None:
-        refuse_unknown(config.reranker)
-    RANKERS[config.ranker].of(config.params)
 
 
 def _introduce(log: Log, found: list[Artefact], tell: Progress) -> None:
@@ -319,7 +253,7 @@ def _metrics(
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "protocol": {
             **split.protocol,
-            "candidates": _candidates(config),
+            "candidates": config.candidates_in_words,
         },
         **result.figures,
         "curves": {
@@ -335,13 +269,6 @@ def _metrics(
         "seconds": {name: round(seconds, 2) for name, seconds in sorted(clock.seconds.items())},
         "peak_rss_mb": peak_rss_mb(),
     }
-
-
-def _candidates(config: TrainConfig) -> str:
-    channels = "+".join(config.recall or ())
-    if config.candidates == "slate":
-        return "the whole list that was shown" + (f", described by recall {channels}" if channels else "")
-    return f"recall {channels}, at most {config.list_length}, never sampled"
 
 
 def _write(

@@ -13,7 +13,8 @@ import pytest
 from newsrec.data import Log, write_log
 from newsrec.simulate import SimulationConfig, simulate
 from newsrec.split import SplitConfig
-from newsrec.train import TrainConfig, TrainResult, train
+from newsrec.train import TrainResult, train
+from newsrec.train_config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 SMALL = SimulationConfig(users=600, days=4)

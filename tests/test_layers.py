@@ -44,6 +44,7 @@ STAGES: Final = (
     "report",
     "bundle",
     "params",
+    "train_config",
     "train",
     "audit",
     "asked",

@@ -94,7 +94,8 @@ def audit(
         NewsrecError: Bad data, a log too short to be divided, an own feature that is refused, or no place for the
             findings.
     """
-    from newsrec.train import TrainConfig, read
+    from newsrec.train import read
+    from newsrec.train_config import TrainConfig
 
     tell, clock = progress or Silent(), Clock()
     _check(config)

@@ -35,7 +35,8 @@ def inspect(
     """
     from newsrec.bundle import write_json
     from newsrec.inspect import inspect_log
-    from newsrec.train import TrainConfig, read
+    from newsrec.train import read
+    from newsrec.train_config import TrainConfig
 
     options = read_options(column, integer_ids, quarantine, max_bad_share)
     profile = inspect_log(read(TrainConfig(data=data, format=format, read=options)))

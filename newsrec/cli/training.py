@@ -99,6 +99,7 @@ def train(
     from newsrec.params import load_params
     from newsrec.recall import settings_of
     from newsrec.split import SplitConfig
+    from newsrec.train_config import TrainConfig
 
     chosen = load_params(params, ranker) if params else {}
     periods = SplitConfig(
@@ -110,7 +111,7 @@ def train(
         valid_requests=valid_requests,
         test_requests=test_requests,
     )
-    config = stage.TrainConfig(
+    config = TrainConfig(
         data=data,
         format=format,
         ranker=ranker,

@@ -12,7 +12,8 @@ import polars as pl
 from features.columns import MINUTE, TIME
 from newsrec.serve import Recommender
 from newsrec.split import SplitConfig
-from newsrec.train import TrainConfig, train
+from newsrec.train import train
+from newsrec.train_config import TrainConfig
 
 REQUESTS = 500
 LIST = 200

@@ -21,7 +21,7 @@ from newsrec.rankers import RANKERS
 from newsrec.rankers.lgbm import OBJECTIVES
 from newsrec.recall import CHANNELS, DEFAULT_CHANNELS
 from newsrec.split import EMBEDDED_REQUESTS, LOG_REQUESTS, VALIDATIONS
-from newsrec.train import TrainConfig
+from newsrec.train_config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
 VERBS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]

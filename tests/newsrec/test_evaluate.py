@@ -15,7 +15,8 @@ from newsrec.errors import BundleError, DataError, UsageError
 from newsrec.evaluate import EvaluateConfig, compare, evaluate
 from newsrec.serve import Recommender
 from newsrec.split import SplitConfig
-from newsrec.train import TrainConfig, TrainResult, train
+from newsrec.train import TrainResult, train
+from newsrec.train_config import TrainConfig
 
 FIGURES = ("recall", "recall_overlap", "rank", "baselines", "intervals", "slices")
 INTEGERS = ReadOptions(integer_ids=True)

@@ -23,7 +23,8 @@ from newsrec.recall import RecallSettings
 from newsrec.serve import WITHDRAWN, Recommender
 from newsrec.slates import OF_REQUEST, canonical_requests, requests_of, slates_of
 from newsrec.split import SplitConfig
-from newsrec.train import TrainConfig, train
+from newsrec.train import train
+from newsrec.train_config import TrainConfig
 from tests.conftest import FEW_TREES
 from tests.factories import bits, rich_log
 

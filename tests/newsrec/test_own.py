@@ -17,7 +17,8 @@ from newsrec.evaluate import EvaluateConfig, evaluate
 from newsrec.own import NONE, OwnFeatures, read_own
 from newsrec.own_probe import fault_of_values
 from newsrec.serve import Recommender
-from newsrec.train import TrainConfig, TrainResult, train
+from newsrec.train import TrainResult, train
+from newsrec.train_config import TrainConfig
 from tests.conftest import FEW_TREES
 from tests.factories import bits, rich_log, small_log
 

@@ -25,7 +25,8 @@ from newsrec.progress import Silent, Step
 from newsrec.recall import CHANNELS, DEFAULT_CHANNELS
 from newsrec.simulate import SimulationConfig, simulate
 from newsrec.split import SplitConfig, split_log
-from newsrec.train import TrainConfig, TrainResult, config_of_run, read, train
+from newsrec.train import TrainResult, config_of_run, read, train
+from newsrec.train_config import TrainConfig
 from tests.conftest import FEW_TREES
 from tests.factories import clicks_of, log_of, rich_log, small_log
 

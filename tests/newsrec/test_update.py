@@ -16,7 +16,8 @@ from newsrec.data import Log, write_log
 from newsrec.errors import BundleError, DataError, UsageError
 from newsrec.evaluate import EvaluateConfig, evaluate
 from newsrec.serve import Recommender
-from newsrec.train import TrainConfig, TrainResult, train
+from newsrec.train import TrainResult, train
+from newsrec.train_config import TrainConfig
 from newsrec.update import UpdateConfig, UpdateResult, update
 from tests.conftest import FEW_TREES
 

@@ -24,7 +24,8 @@ from newsrec.rerankers.stage import _blend, _forward, _halves, _verdict
 from newsrec.serve import Recommender
 from newsrec.split import SplitConfig
 from newsrec.tensors import Fields
-from newsrec.train import TrainConfig, TrainResult, train
+from newsrec.train import TrainResult, train
+from newsrec.train_config import TrainConfig
 from tests.conftest import FEW_TREES
 from tests.networks import random_lists
 

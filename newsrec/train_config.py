@@ -1,0 +1,93 @@
+"""What a training run is told, and what follows from it before the first row is read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from newsrec.assembly import LIST_LENGTH
+from newsrec.candidates import SamplingConfig
+from newsrec.data import SLATE_FORMATS, Log, ReadOptions
+from newsrec.errors import UsageError
+from newsrec.rankers import RANKERS
+from newsrec.recall import DEFAULT_CHANNELS, RecallSettings
+from newsrec.rerankers import refuse_unknown
+from newsrec.slates import SPLITS
+from newsrec.split import EMBEDDED_REQUESTS, LOG_REQUESTS, SplitConfig
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run. The defaults are those of the command line."""
+
+    data: Path | None = None
+    """Folder or file of the log; None is the embedded simulated log."""
+    format: str = "auto"
+    ranker: str = "lgbm"
+    """Name in `newsrec.rankers.RANKERS`."""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters of the ranker that differ from its defaults."""
+    out: Path | None = None
+    """The bundle's folder; None is a fresh one under `artifacts/`."""
+    overwrite: bool = False
+    candidates: str | None = None
+    """`slate` (the lists that were shown) or `recall`; None is what the format is made for."""
+    recall: tuple[str, ...] | None = None
+    """Names in `newsrec.recall.CHANNELS`; None is `DEFAULT_CHANNELS`, and none of them for shown lists."""
+    without: tuple[str, ...] = ()
+    """Features and families of features to leave out."""
+    recall_settings: RecallSettings = RecallSettings()
+    list_length: int = LIST_LENGTH
+    """Candidates per request at most, 10..10000."""
+    split: SplitConfig = SplitConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    refit: bool = True
+    """Fit again on all requests and let the state hold every event."""
+    seed: int = 0
+    read: ReadOptions = ReadOptions()
+    features: Path | None = None
+    """Python file with own features, see `newsrec.own`; it is executed."""
+    reranker: str | None = None
+    """Name in `newsrec.rerankers.RERANKERS`; None trains no network."""
+    rerank_top: int = 20
+    """The network orders the ranker's first so many of each list, 2..1000."""
+
+    def refuse_contradictions(self) -> None:
+        """Find out before the work what cannot be done.
+
+        Raises:
+            UsageError: With the setting that is unknown or out of range.
+        """
+        if self.candidates not in (None, *SPLITS):
+            raise UsageError(f"--candidates: expected one of {sorted(SPLITS)}, found {self.candidates!r}.")
+        if self.ranker not in RANKERS:
+            raise UsageError(f"--ranker: expected one of {sorted(RANKERS)}, found {self.ranker!r}.")
+        if not 10 <= self.list_length <= 10_000:
+            raise UsageError(f"--list-length: expected 10 to 10000 candidates, found {self.list_length}.")
+        if not 2 <= self.rerank_top <= 1_000:
+            raise UsageError(f"--rerank-top: expected 2 to 1000 candidates, found {self.rerank_top}.")
+        if self.reranker is not None:
+            refuse_unknown(self.reranker)
+        RANKERS[self.ranker].of(self.params)
+
+    def settled(self, log: Log) -> "TrainConfig":
+        """With what was left to the log chosen: candidates, channels and the number of training requests."""
+        candidates = self.candidates or ("slate" if log.format in SLATE_FORMATS else "recall")
+        channels: tuple[str, ...] = DEFAULT_CHANNELS if candidates == "recall" else ()
+        # The embedded log is a first look: it should take a minute, not show how much a machine can take.
+        most = EMBEDDED_REQUESTS if log.format == "simulated" else LOG_REQUESTS
+        split = self.split if self.split.train_requests is not None else replace(self.split, train_requests=most)
+        channels = channels if self.recall is None else self.recall
+        return replace(self, candidates=candidates, recall=channels, split=split)
+
+    @property
+    def candidates_in_words(self) -> str:
+        """For the protocol of the settled configuration."""
+        channels = "+".join(self.recall or ())
+        if self.candidates == "slate":
+            return "the whole list that was shown" + (f", described by recall {channels}" if channels else "")
+        return f"recall {channels}, at most {self.list_length}, never sampled"
+
+
+DEFAULTS = TrainConfig()
+"""Of the command line, and of `newsrec.train.train`."""
