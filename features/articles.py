@@ -17,7 +17,8 @@ NO_WORDS = -1
 
 def milliseconds(column: pl.Series) -> Ints:
     """Times as integers, null as `NO_TIME`; shape kept."""
-    return column.to_physical().cast(pl.Int64).fill_null(NO_TIME).to_numpy()
+    whole = column.cast(pl.Int64)
+    return (whole.fill_null(NO_TIME) if whole.null_count() else whole).to_numpy()
 
 
 @dataclass(frozen=True)

@@ -42,14 +42,14 @@ def build(
     slate = [f for f in features if f.of_slate]
     early = _wanted(slate)
     whole = _with_facts(candidates, rows, early)
-    of_slate = whole.select(REQUEST, *(_column(f) for f in slate)).drop(REQUEST)
+    of_slate = whole.select(REQUEST, *(_column(f) for f in slate))
     if "kept" in candidates.columns:
         keep = candidates["kept"].to_numpy()
         rows, whole, of_slate = rows.kept(np.flatnonzero(keep)), whole.filter(keep), of_slate.filter(keep)
     plain = [f for f in features if not f.of_slate]
     full = _with_facts(whole, rows, _wanted(plain) - early)
-    described = full.select(REQUEST, *(_column(f) for f in plain)).drop(REQUEST)
-    return described.hstack(of_slate).select(f.name for f in features)
+    described = full.select(REQUEST, *(_column(f) for f in plain))
+    return described.hstack(of_slate[[f.name for f in slate]])[[f.name for f in features]]
 
 
 def _wanted(features: Sequence[Feature]) -> frozenset[str]:

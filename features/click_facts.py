@@ -115,9 +115,11 @@ def _category_move(rows: Rows) -> Ints:
 
 def _last_context(name: str) -> FactGroup:
     def compute(rows: Rows, wanted: tuple[str, ...]) -> Facts:
-        last = rows.store.context(name, rows.click(0))
-        codes = np.full(len(rows.at), UNKNOWN, np.int64) if last is None else rows.vocabulary.codes(last)
-        return {f"last_{name}_code": codes}
+        if name not in rows.store.context_ids:
+            return {f"last_{name}_code": np.full(len(rows.at), UNKNOWN, np.int64)}
+        last = take(rows.store.tables["clicks"][name], rows.click(0), NO_KEY)
+        of_value = rows.vocabulary.codes(rows.store.context_ids[name].values.alias(name))
+        return {f"last_{name}_code": take(of_value, last, UNKNOWN)}
 
     return FactGroup((f"last_{name}_code",), compute, per_request=True, needs=(f"clicks.{name}",))
 

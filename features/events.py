@@ -198,13 +198,6 @@ class EventStore:
         key: Ints = first * self._pair_base + second
         return np.where((first < 0) | (second < 0), NO_KEY, key)
 
-    def context(self, name: str, row: Ints) -> pl.Series | None:
-        """A context column at rows of the clicks table, null at -1; None where the log has no such column."""
-        if name not in self.context_ids:
-            return None
-        code = pl.Series(take(self.tables["clicks"][name], row, NO_KEY))
-        return self.context_ids[name].values.gather(code.set(code < 0, None)).alias(name)
-
     def article_column(self, name: str) -> pl.Series | None:
         """Any column of the articles by item code, null where unknown, shape (n_items,); None where none has it."""
         if name not in self._columns:

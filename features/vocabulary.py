@@ -14,7 +14,7 @@ from features.columns import REQUEST_CONTEXT
 from features.windows import Ints
 
 UNKNOWN = 0
-FEW = 8
+FEW = 100
 """So few values are looked up one by one: a single request must not pay for a join."""
 
 

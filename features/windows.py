@@ -52,7 +52,7 @@ class _Segment:
         # (key, time) must fit one signed 64-bit integer; sparse keys of pairs are made dense first where they do not.
         self._dense = np.unique(key) if highest >= (2**62) // self._span else None
         self._highest = highest
-        packed = self._pack(key, time)
+        packed = self._packed_at(self._base(key), time)
         order = np.argsort(packed, kind="stable")
         self._packed = packed[order]
         self._running = {
@@ -62,10 +62,16 @@ class _Segment:
     def __len__(self) -> int:
         return len(self._packed)
 
-    def _pack(self, key: Ints, time: Ints) -> Ints:
+    def _base(self, key: Ints) -> Ints:
+        """Where the events of each key begin, packed."""
         # A key above all events has none; times the span it could overflow onto a key that has some.
-        key = np.where(key <= self._highest, key, NO_KEY) if self._dense is None else self._densely(key)
-        packed: Ints = key * self._span + np.clip(time - self._origin, 0, self._span - 1)
+        known = np.where(key <= self._highest, key, NO_KEY) if self._dense is None else self._densely(key)
+        base: Ints = known * self._span
+        return base
+
+    def _packed_at(self, base: Ints, time: Ints) -> Ints:
+        # Not `np.clip`, which costs a single request more than the clipping.
+        packed: Ints = base + np.minimum(np.maximum(time - self._origin, 0), self._span - 1)
         return packed
 
     def _densely(self, key: Ints) -> Ints:
@@ -85,18 +91,20 @@ class _Segment:
 
         None is the beginning of time.
         """
-        queries = [self._pack(key, np.full_like(key, self._origin) if at is None else at) for at in moments]
+        base = self._base(key)
+        queries = [base if at is None else self._packed_at(base, at) for at in moments]
         # Sorted queries walk through the events once instead of jumping: some eight times faster on millions of rows,
         # two to three times on hundreds, which are sorted all together.
         if len(key) <= FEW_QUERIES:
-            return np.split(_search(self._packed, np.concatenate(queries)), len(queries))
+            found = _search(self._packed, np.concatenate(queries))
+            return [found[i * len(key) : (i + 1) * len(key)] for i in range(len(queries))]
         order = np.argsort(queries[0])
-        found = []
+        places = []
         for query in queries:
             place = np.empty_like(order)
             place[order] = np.searchsorted(self._packed, query[order])
-            found.append(place)
-        return found
+            places.append(place)
+        return places
 
     def sums(self, name: str, left: Ints, right: Ints) -> Ints:
         """Sum of a value between two edges, shape (n,)."""

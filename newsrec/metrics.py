@@ -1,4 +1,4 @@
-"""How good an order is: NDCG@k, MRR@k, hit@k, recall@k, AUC, GAUC; NumPy and Polars, no loop over requests.
+"""How good an order is: NDCG@k, MRR, MRR@k, hit@k, recall@k, AUC, GAUC; NumPy and Polars, no loop over requests.
 
 Scored candidates and requests go in, one row per request comes out (`per_request`), and of that the figures of
 `metrics.json` (`summarise`). A clicked article that recall did not propose counts as zero: the denominator is the
@@ -89,6 +89,14 @@ def mrr(k: int) -> Callable[[Ranking], Floats]:
     return value
 
 
+def reciprocal_ranks(ranking: Ranking) -> Floats:
+    """MRR as MIND and EB-NeRD count it: mean of 1 / rank over the request's clicked articles, without a cut.
+
+    Source: Wu et al., MIND, ACL 2020; its published evaluation, which EB-NeRD's took over.
+    """
+    return ranking.total(1.0 / ranking.rank) / np.maximum(ranking.clicked, 1)
+
+
 def ndcg(k: int) -> Callable[[Ranking], Floats]:
     """NDCG@k with binary gains: sum over clicked ranks r <= k of 1 / log2(1 + r), by its value in the best order.
 
@@ -155,6 +163,7 @@ def user_auc(ranking: Ranking) -> Floats:
 
 METRICS: Final[Mapping[str, Metric]] = {
     "mrr@5": Metric(mrr(5)),
+    "mrr": Metric(reciprocal_ranks),
     "hit@5": Metric(hit(5)),
     "ndcg@5": Metric(ndcg(5)),
     "ndcg@10": Metric(ndcg(10)),

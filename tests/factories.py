@@ -12,7 +12,7 @@ import polars as pl
 from features.build import build
 from features.catalog import Feature, features_for
 from features.columns import MINUTE, TIME
-from features.events import EventStore
+from features.events import EventStore, take
 from features.vocabulary import Vocabulary
 from newsrec.candidates import propose
 from newsrec.data.log import Log
@@ -93,6 +93,12 @@ def impressions_of(
     return requests.explode("item_id").with_columns(clicked=False)
 
 
+def contexts(store: EventStore, name: str, row: np.ndarray) -> list[object]:
+    """A context column at rows of the clicks table, None at -1 and where the click told nothing."""
+    known = store.context_ids[name].values.to_list()
+    return [known[code] if code >= 0 else None for code in take(store.tables["clicks"][name], row, -1).tolist()]
+
+
 def log_of(
     clicks: pl.DataFrame,
     articles: pl.DataFrame | None = None,
@@ -149,7 +155,8 @@ def rich_log(seed: int = 0, ids: str = "integer") -> Log:
 
     Users 1 to 14 are shown lists at, before and after their clicks, some at the same instant, in sessions that pauses
     on both sides of half an hour end; user 15 never clicks. Lists repeat what the user was shown. Every second list
-    stands below an article. Every sixth article has no embedding, article 6 one of zeros.
+    stands below an article; all pages are left after some minutes. Every sixth article has no embedding, article 6
+    one of zeros.
     """
     log = small_log(seed)
     rng = np.random.default_rng(seed + 1_000)
@@ -192,6 +199,7 @@ def _impressions(log: Log, rng: np.random.Generator) -> pl.DataFrame:
         device=rng.choice(np.array(DEVICES, dtype=object), len(slates)).tolist(),
         is_subscriber=rng.random(len(slates)) < 0.3,
         page_item_id=pl.Series(pages, dtype=pl.Int64),
+        page_dwell_seconds=pl.Series(rng.spawn(1)[0].exponential(300, len(slates)).round(1), dtype=pl.Float32),
         here=[sorted(items) for items in clicked],
     )
     # Numbers of requests must not be in the order of time.

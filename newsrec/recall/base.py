@@ -104,14 +104,17 @@ def clicked_before(requests: RecallRequests) -> pl.DataFrame:
 def alive(scored: pl.DataFrame, requests: RecallRequests) -> pl.DataFrame:
     """Only the rows (`row, item`) whose article exists at the request."""
     exists = requests.store.exists_from[scored["item"].to_numpy()]
-    return scored.filter(pl.Series(exists < requests.at[scored["row"].to_numpy()]))
+    return scored[np.flatnonzero(exists < requests.at[scored["row"].to_numpy()])]
 
 
 def by_score(scored: pl.DataFrame, store: EventStore, *groups: str) -> pl.DataFrame:
     """Rows (`item, score` and the groups) by group, best first, ties by the article's id."""
     tie = pl.Series("tie", store.item_order[scored["item"].to_numpy()])
     keys = [*groups, "score", "tie"]
-    return scored.with_columns(tie).sort(keys, descending=[name == "score" for name in keys]).drop("tie")
+    order = pl.DataFrame([*(scored[name] for name in keys[:-1]), tie]).select(
+        pl.arg_sort_by(keys, descending=[name == "score" for name in keys])
+    )
+    return scored[order.to_series()]
 
 
 def top_rows(scored: pl.DataFrame, requests: RecallRequests, depth: int) -> pl.DataFrame:
@@ -120,7 +123,8 @@ def top_rows(scored: pl.DataFrame, requests: RecallRequests, depth: int) -> pl.D
     row = ordered["row"].to_numpy()
     starts = np.flatnonzero(np.concatenate([[True], row[1:] != row[:-1]])) if len(row) else np.zeros(0, np.int64)
     rank = np.arange(len(row)) - np.repeat(starts, np.diff(np.append(starts, len(row)))) + 1
-    ranked = ordered.with_columns(pl.Series("rank", rank, dtype=pl.UInt32))
-    return ranked.filter(pl.col("rank") <= depth).with_columns(
-        pl.col("rank").cast(pl.UInt16), pl.col("score").cast(pl.Float32)
+    best = ordered[np.flatnonzero(rank <= depth)]
+    # Series by series: each expression on a frame costs a single request as much as all of this.
+    return pl.DataFrame(
+        [best["row"], best["item"], best["score"].cast(pl.Float32), pl.Series("rank", rank[rank <= depth], pl.UInt16)]
     )

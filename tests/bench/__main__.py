@@ -15,7 +15,9 @@ def main() -> None:
     """Run the named benchmarks, all by default, and print their lines."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(BENCHMARKS)}")
-    parser.add_argument("--data", type=Path, help="a log that newsrec reads; the simulated one without it")
+    parser.add_argument(
+        "--data", type=Path, help="a log that newsrec reads, or for serving a bundle; the simulated log without it"
+    )
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.names) - set(BENCHMARKS))
     if unknown:

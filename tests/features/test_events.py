@@ -6,7 +6,7 @@ import pytest
 
 from features.events import EventStore, codes_of, history, milliseconds, take
 from features.windows import NO_KEY, NO_TIME
-from tests.factories import IDS, UNKNOWN_USER, articles_of, clicks_of, ms, requests_for, small_log
+from tests.factories import IDS, UNKNOWN_USER, articles_of, clicks_of, contexts, ms, requests_for, small_log
 from tests.oracle import Truth, requests
 
 ROWS = [(2, 10, 5.0), (1, 11, 5.0), (1, 10, 5.0), (1, 12, 1.0), (2, 99, 8.0)]
@@ -75,7 +75,7 @@ def test_columns_that_the_log_lacks_are_unknown_everywhere() -> None:
     store = EventStore(clicks_of(ROWS), articles_of([10]))
     assert set(store.created.tolist()) == {NO_TIME}
     assert set(store.words.tolist()) == set(store.category.tolist()) == {-1}
-    assert store.context("device", np.array([0])) is None
+    assert "device" not in store.context_ids
     assert len(store.index("category")) == len(store.index("category_transition")) == len(store.index("exposure")) == 0
 
 
@@ -93,11 +93,8 @@ def test_sequences_are_by_time_and_then_item() -> None:
 
 
 def test_context_is_that_of_the_click_at_the_place() -> None:
-    context = made().context("device", np.array([0, -1, 4, 2]))
-    assert context is not None
-    assert context.to_list() == ["d", None, "e", "b"]
-    assert context.name == "device"
-    assert made().context("item_id", np.array([0])) is None
+    assert contexts(made(), "device", np.array([0, -1, 4, 2])) == ["d", None, "e", "b"]
+    assert "item_id" not in made().context_ids
 
 
 def test_transition_is_a_move_to_another_article() -> None:

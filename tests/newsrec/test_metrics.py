@@ -17,7 +17,7 @@ from newsrec.errors import DataError, UsageError
 from newsrec.metrics import METRICS, Metric, hit, logloss, mrr, ndcg, per_request, rank_within, summarise
 
 SCHEMA = {"request_id": pl.Int64, "item_id": pl.Int64, "score": pl.Float64, "label": pl.Int8}
-PLACED = ("mrr@5", "hit@5", "ndcg@5", "ndcg@10", "recall@50")
+PLACED = ("mrr@5", "mrr", "hit@5", "ndcg@5", "ndcg@10", "recall@50")
 
 
 def candidates(*rows: tuple[int, int, float, int]) -> pl.DataFrame:
@@ -64,6 +64,7 @@ def slow_metrics(scored: pl.DataFrame, requests: pl.DataFrame) -> Iterator[dict[
         ranks = [place for place, label in enumerate(labels, start=1) if label]
         row: dict[str, float | None] = {
             "mrr@5": 1 / ranks[0] if ranks and ranks[0] <= 5 else 0.0,
+            "mrr": sum(1 / rank for rank in ranks) / positives,
             "hit@5": float(any(rank <= 5 for rank in ranks)),
             "recall@50": sum(rank <= 50 for rank in ranks) / positives,
             "auc": slow_auc([(-negated, label) for negated, _, label in lists[request]]),
@@ -84,6 +85,7 @@ def test_one_request_by_hand() -> None:
     row = per_request(scored, asked((1, 7, 3))).row(0, named=True)
     best = 1 + 1 / math.log2(3) + 1 / math.log2(4)
     assert row["mrr@5"] == 0.5
+    assert row["mrr"] == pytest.approx((1 / 2 + 1 / 4 + 0) / 3)
     assert row["hit@5"] == 1.0
     assert row["recall@50"] == pytest.approx(2 / 3)
     assert row["ndcg@5"] == pytest.approx((1 / math.log2(3) + 1 / math.log2(5)) / best)
@@ -103,7 +105,7 @@ def test_a_miss_of_recall_counts_as_zero() -> None:
     assert table["mrr@5"].to_list() == [1.0, 0.0, 0.0]
     assert table["n_candidates"].to_list() == [1, 1, 0]
     figures = summarise(table)
-    assert [figures[name] for name in PLACED] == pytest.approx([1 / 3] * 5)
+    assert [figures[name] for name in PLACED] == pytest.approx([1 / 3] * len(PLACED))
 
 
 def test_a_request_without_positives_does_not_count() -> None:
