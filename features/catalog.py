@@ -142,9 +142,6 @@ FEATURES: Final[tuple[Feature, ...]] = (
     ),
     *_over("engagement", engagement.item_seconds_per_reading, engagement.WINDOWS, "item_seconds_per_reading_{}"),
     *_plain("engagement", engagement.item_seconds_per_exposure_24h, engagement.user_seconds_per_reading),
-    *_over("engagement", engagement.item_seconds_per_stay, engagement.STAY_WINDOWS, "item_seconds_per_stay_{}"),
-    *_plain("engagement", engagement.item_stay_seconds_per_exposure_24h),
-    *_over("engagement", engagement.user_seconds_per_stay, engagement.STAY_WINDOWS, "user_seconds_per_stay_{}"),
     *_plain(
         "session",
         session.session_requests,

@@ -1,4 +1,4 @@
-"""How long articles and pages are read: what a click alone does not tell. A reading, or a stay, counts from its end."""
+"""How long articles are read: what a click alone does not tell. A reading counts from its end on."""
 
 import polars as pl
 
@@ -6,7 +6,6 @@ from features.arithmetic import ratio
 from features.columns import SECOND
 
 WINDOWS = ("24h", "all")
-STAY_WINDOWS = ("1h", "24h", "all")
 
 
 def item_seconds_per_reading(window: str) -> pl.Expr:
@@ -22,21 +21,3 @@ def item_seconds_per_exposure_24h() -> pl.Expr:
 def user_seconds_per_reading() -> pl.Expr:
     """How long the user reads on average. Seconds, >= 0, null without a measured reading."""
     return ratio(pl.col("user_read_ms_all") / SECOND, pl.col("user_readings_all"))
-
-
-def item_seconds_per_stay(window: str) -> pl.Expr:
-    """Mean stay on the article's page in the last {window}. Seconds, >= 0, null without any.
-
-    Unlike readings after logged clicks it counts everyone who was seen there, from wherever they came.
-    """
-    return ratio(pl.col(f"item_stay_ms_{window}") / SECOND, pl.col(f"item_stays_{window}"))
-
-
-def item_stay_seconds_per_exposure_24h() -> pl.Expr:
-    """Seconds stayed on the article's page in the last 24 hours per exposure. >= 0. Attention for what it was shown."""
-    return pl.col("item_stay_ms_24h") / SECOND / (pl.col("item_exposures_24h") + 1)
-
-
-def user_seconds_per_stay(window: str) -> pl.Expr:
-    """Mean stay of the user on a page in the last {window}. Seconds, >= 0, null without any. Readers and skimmers."""
-    return ratio(pl.col(f"user_stay_ms_{window}") / SECOND, pl.col(f"user_stays_{window}"))

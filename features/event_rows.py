@@ -23,17 +23,7 @@ NEVER: Final = int(np.iinfo(np.int64).max)
 """A moment that does not come."""
 
 SHOWN: Final = ("user", "item", "time", "chance", "length", "depth")
-REQUESTS: Final = (
-    "row",
-    "user",
-    "time",
-    "page",
-    "page_dwell",
-    "shown",
-    "opens_session",
-    "session_place",
-    "session_start",
-)
+REQUESTS: Final = ("row", "user", "time", "page", "shown", "opens_session", "session_place", "session_start")
 
 
 def take(values: Ints, place: Ints, missing: int) -> npt.NDArray[np.int64]:
@@ -98,18 +88,14 @@ def shown_rows(store: "EventStore", impressions: pl.DataFrame | None) -> tuple[d
     chance = CHANCE_UNIT // np.repeat(length, length) if len(length) else np.zeros(0, np.int64)
     page = ordered["page_item_id"] if "page_item_id" in ordered.columns else None
     pages = np.full(len(user), NO_KEY) if page is None else store.item_codes(page)
-    stays = ordered["page_dwell_seconds"] if "page_dwell_seconds" in ordered.columns else None
-    stay = np.full(len(user), NO_DWELL) if stays is None else _lengths(stays)
     item = store.item_codes(ordered["item_id"])
     lengths = np.repeat(length, length)
     depth = DEPTH_UNIT // lengths**3
     shown = {"user": user, "item": item, "time": time, "chance": chance, "length": lengths, "depth": depth}
-    return shown, _request_rows(store, user[starts], time[starts], length, pages[starts], stay[starts])
+    return shown, _request_rows(store, user[starts], time[starts], length, pages[starts])
 
 
-def _request_rows(
-    store: "EventStore", user: Ints, time: Ints, length: Ints, page: Ints, page_dwell: Ints
-) -> dict[str, Ints]:
+def _request_rows(store: "EventStore", user: Ints, time: Ints, length: Ints, page: Ints) -> dict[str, Ints]:
     before, start = _nothing_before(len(user)), 0
     session = np.full(len(user), NO_TIME)
     if "requests" in store.tables and len(store.tables["requests"]):
@@ -127,7 +113,6 @@ def _request_rows(
         "user": user,
         "time": time,
         "page": page,
-        "page_dwell": page_dwell,
         "shown": length,
         "opens_session": told["opens_session"],
         "session_place": told["session_place"],

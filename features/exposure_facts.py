@@ -17,11 +17,9 @@ CHANCE_WINDOWS: Final = ("1h", "6h", "24h", "all")
 LENGTH_WINDOWS: Final = ("15m", "1h", "6h")
 DEPTH_WINDOWS: Final = ("15m", "1h", "6h", "24h")
 CLICKED_WINDOWS: Final = ("1h", "6h", "24h")
-STAY_WINDOWS: Final = ("1h", "24h", "all")
 OWN_WINDOWS: Final = ("5m", "1h", "24h", "all")
 LAST_REQUESTS: Final = (1, 2, 5, 10)
 NEEDS: Final = ("impressions",)
-STAYS: Final = ("impressions.page_dwell_seconds",)
 
 
 def _decayed(rows: Rows, wanted: tuple[str, ...]) -> Facts:
@@ -164,20 +162,6 @@ EXPOSURE_FACTS: Final[tuple[FactGroup, ...]] = (
     FactGroup(("on_page", "is_page", "page_category_code"), _page, needs=("impressions.page_item_id",)),
     counted(("page_transitions_36h",), "transition", _page_move, needs=("impressions.page_item_id",)),
     counted(("item_visits_1h", "item_visits_24h"), "visit", lambda r: r.item, needs=("impressions.page_item_id",)),
-    *(
-        counted(names, "stay", lambda r: r.item, value=value, needs=STAYS)
-        for names, value in (
-            (tuple(f"item_stays_{w}" for w in STAY_WINDOWS), None),
-            (tuple(f"item_stay_ms_{w}" for w in STAY_WINDOWS), "ms"),
-        )
-    ),
-    *(
-        counted(names, "user_stay", lambda r: r.user, own=True, value=value, per_request=True, needs=STAYS)
-        for names, value in (
-            (tuple(f"user_stays_{w}" for w in STAY_WINDOWS), None),
-            (tuple(f"user_stay_ms_{w}" for w in STAY_WINDOWS), "ms"),
-        )
-    ),
     counted(("item_readings_24h", "item_readings_all"), "reading", lambda r: r.item, needs=("clicks.dwell_seconds",)),
     counted(
         ("item_read_ms_24h", "item_read_ms_all"),

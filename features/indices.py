@@ -94,14 +94,6 @@ def _clicked_list(store: "EventStore", rows: Rows) -> Mapping[str, Ints]:
     return {"length": np.maximum(length, 0), "known": (length > 0).astype(np.int64)}
 
 
-def _stay(store: "EventStore", rows: Rows) -> Mapping[str, Ints]:
-    return {"ms": np.maximum(rows["page_dwell"], 0)}
-
-
-def _stay_end(rows: Rows) -> Ints:
-    return rows["time"] + np.maximum(rows["page_dwell"], 0)
-
-
 INDICES: Final[dict[str, Index]] = {
     # clicks: known at the click
     "user": Index("clicks", lambda s, r: r["user"], _user_values),
@@ -148,8 +140,5 @@ INDICES: Final[dict[str, Index]] = {
         lambda s, r: {"row": r["row"], "session_starts": r["opens_session"], "shown": r["shown"]},
     ),
     "visit": Index("requests", lambda s, r: r["page"]),
-    # a stay on the page below which a list was shown: known when it ends
-    "stay": Index("requests", lambda s, r: np.where(r["page_dwell"] >= 0, r["page"], NO_KEY), _stay, _stay_end),
-    "user_stay": Index("requests", lambda s, r: np.where(r["page_dwell"] >= 0, r["user"], NO_KEY), _stay, _stay_end),
 }
 """Index name -> how it is made. Each is built when it is first asked for."""

@@ -155,8 +155,7 @@ def rich_log(seed: int = 0, ids: str = "integer") -> Log:
 
     Users 1 to 14 are shown lists at, before and after their clicks, some at the same instant, in sessions that pauses
     on both sides of half an hour end; user 15 never clicks. Lists repeat what the user was shown. Every second list
-    stands below an article; all pages are left after some minutes. Every sixth article has no embedding, article 6
-    one of zeros.
+    stands below an article. Every sixth article has no embedding, article 6 one of zeros.
     """
     log = small_log(seed)
     rng = np.random.default_rng(seed + 1_000)
@@ -199,7 +198,6 @@ def _impressions(log: Log, rng: np.random.Generator) -> pl.DataFrame:
         device=rng.choice(np.array(DEVICES, dtype=object), len(slates)).tolist(),
         is_subscriber=rng.random(len(slates)) < 0.3,
         page_item_id=pl.Series(pages, dtype=pl.Int64),
-        page_dwell_seconds=pl.Series(rng.spawn(1)[0].exponential(300, len(slates)).round(1), dtype=pl.Float32),
         here=[sorted(items) for items in clicked],
     )
     # Numbers of requests must not be in the order of time.

@@ -36,33 +36,29 @@ class Bestseller:
 
 
 def deleted(log: Log, at: pl.Expr) -> Log:
-    """Nothing of the future: no click, no list, and no reading or stay that lasts on."""
-    lists = lists_where(log, pl.col("requested_at") < at)
-    past = replace(log, clicks=log.clicks.filter(pl.col("clicked_at") < at), impressions=lists)
-    return with_lengths(past, at, lambda length: pl.lit(None))
+    """Nothing of the future: no click, no list, and no reading that lasts on."""
+    clicks = log.clicks.filter(pl.col("clicked_at") < at)
+    return replace(
+        with_readings(log, clicks, at, pl.lit(None)), impressions=lists_where(log, pl.col("requested_at") < at)
+    )
 
 
 def lists_where(log: Log, keep: pl.Expr) -> pl.DataFrame | None:
     return None if log.impressions is None else log.impressions.filter(keep)
 
 
-def with_lengths(log: Log, at: pl.Expr, other: Callable[[pl.Expr], pl.Expr]) -> Log:
-    """The log with another length of the readings, and of the stays on pages, that last on at the instant."""
-
-    def told(frame: pl.DataFrame, start: str, name: str) -> pl.DataFrame:
-        if name not in frame.columns:
-            return frame
-        length = pl.col(name)
-        ends = pl.col(start) + pl.duration(milliseconds=(length.cast(pl.Float64) * 1_000).round())
-        return frame.with_columns(pl.when(ends < at).then(length).otherwise(other(length).cast(frame.schema[name])))
-
-    lists = None if log.impressions is None else told(log.impressions, "requested_at", "page_dwell_seconds")
-    return replace(log, clicks=told(log.clicks, "clicked_at", "dwell_seconds"), impressions=lists)
+def with_readings(log: Log, clicks: pl.DataFrame, at: pl.Expr, seconds: pl.Expr) -> Log:
+    """The log with these clicks, and another length of those that are still being read at the instant."""
+    if "dwell_seconds" not in clicks.columns:
+        return replace(log, clicks=clicks)
+    length = pl.col("dwell_seconds")
+    ends = pl.col("clicked_at") + pl.duration(milliseconds=(length.cast(pl.Float64) * 1_000).round())
+    return replace(log, clicks=clicks.with_columns(pl.when(ends < at).then(length).otherwise(seconds.cast(pl.Float32))))
 
 
 def read_on(log: Log, at: pl.Expr) -> Log:
     """What is still being read is read for another while."""
-    return with_lengths(log, at, lambda length: length * 2 + 3_600)
+    return with_readings(log, log.clicks, at, pl.col("dwell_seconds") * 2 + 3_600)
 
 
 def appended(log: Log, at: pl.Expr) -> Log:
@@ -114,7 +110,7 @@ def other_lists(log: Log, at: pl.Expr, rng: np.random.Generator) -> pl.DataFrame
     past, future = log.impressions.filter(time < at), log.impressions.filter(time >= at)
     of_request = future.unique("request_id", maintain_order=True).select("request_id", "requested_at")
     drawn = log.impressions[rng.integers(0, len(log.impressions), len(of_request))]
-    context = drawn.select("user_id", "page_item_id", "page_dwell_seconds", "device", "is_subscriber")
+    context = drawn.select("user_id", "page_item_id", "device", "is_subscriber")
     requests = of_request.with_columns(time + pl.duration(milliseconds=17)).hstack(context)
     items = future.select("request_id", log.impressions["item_id"][rng.integers(0, len(log.impressions), len(future))])
     lists = items.unique(maintain_order=True).join(requests, on="request_id", maintain_order="left")

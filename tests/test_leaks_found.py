@@ -23,6 +23,7 @@ from tests.futures import (
     each_request,
     known_before,
     published,
+    read_on,
     recall_view,
     seen,
     unpublished,
@@ -42,7 +43,7 @@ class TestTheCheckItself:
             assert after.select(before.columns).equals(before)
         same = [getattr(other, name).equals(getattr(log, name)) for name in ("clicks", "impressions", "articles")]
         assert not all(same)
-        assert same[1] == (change in (published, unpublished))
+        assert same[1] == (change in (read_on, published, unpublished))
 
     def test_finds_a_feature_that_looks_at_later_lists(self) -> None:
         log = rich_log(0)

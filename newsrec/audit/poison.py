@@ -29,6 +29,7 @@ SHOWN: Final = (300_000, 30_000)
 """Shown articles kept before and after a cut."""
 PROPOSED: Final = 15
 """Articles of recall per request, besides the list that was shown."""
+STILL: Final = pl.duration(milliseconds=(pl.col("dwell_seconds").cast(pl.Float64) * 1_000).round())
 
 
 @dataclass(frozen=True)
@@ -158,10 +159,10 @@ def _proposals(found: pl.DataFrame, coded: RecallRequests) -> object:
 
 
 def deleted(cut: Cut) -> Log:
-    """Nothing of the future: no click, no list, no reading or stay that lasts on."""
-    clicks, lists = _with_lengths(cut, lambda seconds: pl.lit(None, pl.Float64))
+    """Nothing of the future: no click, no list, no reading that lasts on."""
+    clicks, lists = cut.log.clicks.filter(pl.col("clicked_at") < cut.moment), cut.log.impressions
     lists = None if lists is None else lists.filter(pl.col("requested_at") < cut.moment)
-    return replace(cut.log, clicks=clicks.filter(pl.col("clicked_at") < cut.moment), impressions=lists)
+    return replace(cut.log, clicks=_reading(clicks, cut, pl.lit(None, pl.Float64)), impressions=lists)
 
 
 def appended(cut: Cut) -> Log:
@@ -192,8 +193,9 @@ def changed(cut: Cut) -> Log:
     rng = np.random.default_rng(cut.at % 2**32)
     users = _exchange(cut.log.clicks["user_id"], rng)
     items = _exchange(pl.concat([cut.log.clicks["item_id"], cut.candidates["item_id"]]), rng)
-    clicks, lists = _with_lengths(cut, lambda seconds: seconds * 2 + 3_600)
+    clicks = _reading(cut.log.clicks, cut, pl.col("dwell_seconds") * 2 + 3_600)
     clicks = _moved(clicks, "clicked_at", cut, users, items).unique(CLICK_KEY, keep="first", maintain_order=True)
+    lists = cut.log.impressions
     lists = None if lists is None else _moved(lists, "requested_at", cut, users, items)
     return replace(cut.log, clicks=clicks, impressions=lists)
 
@@ -202,20 +204,13 @@ POISONS: Final[dict[str, Poison]] = {"deleted": deleted, "appended": appended, "
 """Kind -> the log after it."""
 
 
-def _with_lengths(cut: Cut, other: Callable[[pl.Expr], pl.Expr]) -> tuple[pl.DataFrame, pl.DataFrame | None]:
-    """Clicks and lists with another length of the readings, and of the stays on pages, that are not over at the cut."""
-
-    def told(frame: pl.DataFrame, start: str, name: str) -> pl.DataFrame:
-        if name not in frame.columns:
-            return frame
-        lasts = pl.duration(milliseconds=(pl.col(name).cast(pl.Float64) * 1_000).round())
-        over = pl.col(start) + lasts < cut.moment
-        length = pl.when(over).then(pl.col(name)).otherwise(other(pl.col(name)))
-        return frame.with_columns(length.cast(frame.schema[name]).alias(name))
-
-    clicks, lists = cut.log.clicks, cut.log.impressions
-    lists = None if lists is None else told(lists, "requested_at", "page_dwell_seconds")
-    return told(clicks, "clicked_at", "dwell_seconds"), lists
+def _reading(clicks: pl.DataFrame, cut: Cut, seconds: pl.Expr) -> pl.DataFrame:
+    """Another length of the readings that are not over at the cut."""
+    if "dwell_seconds" not in clicks.columns:
+        return clicks
+    over = pl.col("clicked_at") + STILL < cut.moment
+    length = pl.when(over).then(pl.col("dwell_seconds")).otherwise(seconds)
+    return clicks.with_columns(length.cast(clicks.schema["dwell_seconds"]).alias("dwell_seconds"))
 
 
 def _moved(frame: pl.DataFrame, time: str, cut: Cut, users: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:

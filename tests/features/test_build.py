@@ -236,17 +236,6 @@ def test_reading_counts_from_its_end_on_and_not_before(seconds: float) -> None:
     assert found == [None, None, pytest.approx(seconds)]
 
 
-@pytest.mark.parametrize("seconds", [0.4, 0.6])
-def test_stay_on_a_page_counts_from_its_end_on_and_not_before(seconds: float) -> None:
-    shown = impressions_of([(1, 0.0, [8])], page_item_id=[7], page_dwell_seconds=[seconds])
-    log = log_of(clicks_of([(1, 7, -1.0)]), articles_of([7, 8]), impressions=shown)
-    asked = requests_of([(1, m / 60, m / 60) for m in (seconds - 0.001, seconds, seconds + 0.001)])
-    candidates = candidates_for(log, asked, 3).filter(pl.col("item_id") == 7)
-    found = described(log, candidates, asked)
-    for name in ("item_seconds_per_stay_all", "user_seconds_per_stay_1h"):
-        assert found[name].to_list() == [None, None, pytest.approx(seconds)]
-
-
 def test_article_that_nobody_knows_yet_is_still_a_page_and_still_the_candidate() -> None:
     """A store that learned of the article later says the same."""
     shown = impressions_of([(1, 0.0, [7])], page_item_id=[8])

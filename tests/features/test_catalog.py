@@ -24,7 +24,7 @@ OPTIONAL = (
     *(f"articles.{name}" for name in ("words", "category", "created_at", "publisher", "embedding")),
     *(f"clicks.{name}" for name in (*CONTEXT, "dwell_seconds")),
     "impressions",
-    *(f"impressions.{name}" for name in (*REQUEST_CONTEXT, "page_item_id", "page_dwell_seconds")),
+    *(f"impressions.{name}" for name in (*REQUEST_CONTEXT, "page_item_id")),
 )
 GOLDEN = Path(__file__).parents[1] / "golden" / "features.csv"
 

@@ -27,11 +27,7 @@ def made() -> EventStore:
         [(1, 7, 0.0), (1, 7, 1.0), (1, 8, 2.0), (1, 9, 3.0), (2, 8, 2.0)], dwell_seconds=[30.0, None, 0.0, 90.0, 5.0]
     )
     articles = articles_of([7, 8, 9], category=["x", "y", None], words=[10, None, 30], publisher=["p", "p", "q"])
-    return EventStore(
-        clicks,
-        articles,
-        impressions_of([(1, 0.0, [7, 8, 9]), (3, 4.0, [7])], page_item_id=[None, 9], page_dwell_seconds=[3.0, 4.0]),
-    )
+    return EventStore(clicks, articles, impressions_of([(1, 0.0, [7, 8, 9]), (3, 4.0, [7])], page_item_id=[None, 9]))
 
 
 def known(store: EventStore, index: str, key: np.ndarray | int, minutes: float) -> int:

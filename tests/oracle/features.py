@@ -17,7 +17,6 @@ from tests.oracle.log import (
     LogTruth,
     Move,
     Request,
-    Slate,
     count,
     visits,
 )
@@ -107,13 +106,10 @@ class FeatureTruth(LogTruth):
         ended = [(at, length) for at, length in readings if at < end]
         today = sum(length for at, length in ended if at >= end - DAY_MS) / SECOND_MS
         shown = count((s.at for s in self.slates if item in s.items), end - DAY_MS, end)
-        stays = _stays((s for s in self.slates if s.page == item), end)
         return {
             "item_seconds_per_reading_24h": _ratio(today, sum(1 for at, _ in ended if at >= end - DAY_MS)),
             "item_seconds_per_reading_all": _ratio(sum(length for _, length in ended) / SECOND_MS, len(ended)),
             "item_seconds_per_exposure_24h": today / (shown + 1),
-            **{f"item_seconds_per_stay_{w}": _ratio(sum(told), len(told)) for w, told in stays.items()},
-            "item_stay_seconds_per_exposure_24h": sum(stays["24h"]) / (shown + 1),
         }
 
     # exposure
@@ -222,7 +218,6 @@ class FeatureTruth(LogTruth):
         categories = {self.of(c.item, "category") for c in own} - {None}
         gap = (own[-1].at - own[0].at) / (len(own) - 1) if len(own) > 1 else None
         read = [c.read / SECOND_MS for c in own if c.read is not None and c.at + c.read < request.at]
-        stays = _stays((s for s in self.slates if s.user == request.user), request.at)
         return {
             "user_clicks": len(own),
             "user_clicks_24h": count((c.at for c in own), request.at - DAY_MS, request.at),
@@ -234,7 +229,6 @@ class FeatureTruth(LogTruth):
             "user_category_variety": len(categories) / len(own) if own else None,
             "user_is_new": float(not own),
             "user_seconds_per_reading": _ratio(sum(read), len(read)),
-            **{f"user_seconds_per_stay_{w}": _ratio(sum(told), len(told)) for w, told in stays.items()},
             "hour": request.at % DAY_MS / HOUR_MS,
             "weekday": (request.at // DAY_MS - 4) % 7,  # the fifth day of 1970 was a Monday
             **{f"last_{name}": self._code(name, own[-1].context if own else {}) for name in CONTEXT_COLUMNS},
@@ -369,12 +363,6 @@ class FeatureTruth(LogTruth):
 def decayed(events: Iterable[tuple[int, float]], at: int, half_life: int) -> float:
     """Values of (time, value) before a moment, each counting half after every half-life."""
     return sum(value * 2 ** (-(at - t) / half_life) for t, value in events if t < at)
-
-
-def _stays(slates: Iterable[Slate], end: int) -> dict[str, list[float]]:
-    """How long users stayed on the pages of these lists, seconds, by the windows before `end` in which they left."""
-    left = [(s.at + s.stay, s.stay) for s in slates if s.stay is not None]
-    return {w: [stay / SECOND_MS for at, stay in left if end - WINDOW_MS[w] <= at < end] for w in ("1h", "24h", "all")}
 
 
 def _minutes_since(request: Request, moments: Sequence[int]) -> float | None:

@@ -49,8 +49,6 @@ class Slate:
     at: int
     page: Id | None
     items: Sequence[Id]
-    stay: int | None
-    """How long the user stayed on that page, ms; None where nobody measured."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +74,7 @@ def slates(log: Log) -> list[Slate]:
         shown[row["request_id"]].append(row)
     return [
         Slate(
-            number,
-            r[0]["user_id"],
-            _ms(r[0]["requested_at"]),
-            r[0].get("page_item_id"),
-            [row["item_id"] for row in r],
-            _read(r[0].get("page_dwell_seconds")),
+            number, r[0]["user_id"], _ms(r[0]["requested_at"]), r[0].get("page_item_id"), [row["item_id"] for row in r]
         )
         for number, r in shown.items()
     ]
