@@ -11,13 +11,13 @@ from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 import polars as pl
 
 from features.events import EventStore
 from features.windows import Ints
 from newsrec.errors import BundleError
-from newsrec.tensors import Fields, Floats, Lists, batches, lists_of, padded
+from newsrec.sessions import open_session
+from newsrec.tensors import DENSE, Fields, Floats, Lists, batches, lists_of, padded
 
 MODEL_FILE: Final = "reranker.onnx"
 SIGNATURE_FILE: Final = "reranker.signature.json"
@@ -84,7 +84,7 @@ class Reranker:
 
     def __init__(self, settings: RerankSettings, model: bytes) -> None:
         self.settings = settings
-        self._session = open_session(model)
+        self._session = open_session(model, MODEL_FILE)
 
     @classmethod
     def load(cls, folder: Path, facts: Mapping[str, Any]) -> Self:
@@ -133,34 +133,31 @@ class Reranker:
 
     def _refuse_other_signature(self, path: Path) -> None:
         try:
-            told = {row["name"]: row["dtype"] for row in json.loads(path.read_text(encoding="utf-8"))["inputs"]}
+            rows = json.loads(path.read_text(encoding="utf-8"))["inputs"]
+            told = {row["name"]: row["dtype"] for row in rows}
+            columns = [name for row in rows if row["name"] == DENSE for name in row["columns"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BundleError(
                 f"{path}: expected the network's signature, found none ({error}). Train again."
             ) from error
-        found = {each.name: KINDS.get(each.type, each.type) for each in self._session.get_inputs()}
-        width = {each.name: each.shape for each in self._session.get_inputs()}.get("dense", [0])[-1]
-        wanted = len(self.settings.fields.dense)
-        if found != told or width != wanted:
+        inputs = {each.name: each for each in self._session.get_inputs()}
+        found = {name: KINDS.get(each.type, each.type) for name, each in inputs.items()}
+        wanted, fields = self.settings.fields.inputs, self.settings.fields.dense
+        if not found == told == wanted:
             raise BundleError(
-                f"{path}: expected inputs {found} with {width} dense columns, as the network has, found {told} with "
-                f"{wanted}. Train again."
+                f"{path}: expected inputs {wanted}, as the manifest tells, found {told} there and {found} in "
+                f"{MODEL_FILE}. Train again."
             )
-
-
-def open_session(model: bytes) -> ort.InferenceSession:
-    """A session on one thread: a request is small, and a service has threads of its own.
-
-    Raises:
-        BundleError: Not an ONNX model that this onnxruntime takes.
-    """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = 1, 1, 3
-    try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        told = str(error).splitlines()[0]
-        raise BundleError(f"{MODEL_FILE}: expected an ONNX model, found one that does not load ({told}).") from error
+        if inputs[DENSE].shape[-1] != len(fields) or tuple(columns) != fields:
+            raise BundleError(
+                f"{path}: expected the {len(fields)} dense columns of the manifest in its order, found {len(columns)} "
+                f"there and {inputs[DENSE].shape[-1]} in {MODEL_FILE}. Train again."
+            )
+        if [each.name for each in self._session.get_outputs()] != [OUTPUT]:
+            raise BundleError(
+                f"{path.with_name(MODEL_FILE)}: expected one output '{OUTPUT}', found "
+                f"{[each.name for each in self._session.get_outputs()]}. Train again."
+            )
 
 
 def lists_place(scored: pl.DataFrame, top: int) -> Ints:

@@ -51,6 +51,17 @@ class Fields:
         read = bool((store.tables["clicks"]["dwell"] >= 0).any())
         return cls((*features, RANKER_SCORE), kinds, (AGE, DWELL) if read else (AGE,))
 
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Input name of the exported network -> dtype, in the order of `Batch.named`."""
+        return {
+            DENSE: "float32",
+            **self.ids,
+            **{HISTORY + name: kind for name, kind in self.ids.items()},
+            **{HISTORY + name: "float32" for name in self.numbers},
+            MASK: "float32",
+        }
+
 
 @dataclass(frozen=True)
 class Lists:

@@ -5,6 +5,7 @@
 
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from newsrec.data import Log, read_log
 from newsrec.data.log import read_as, read_facts
 from newsrec.errors import BundleError, UsageError
 from newsrec.evaluation.stages import StageFigures, evaluate_stages
+from newsrec.neural.signature import figures_of
 from newsrec.own import OwnFeatures, read_own
 from newsrec.process import peak_rss_mb
 from newsrec.progress import Clock, Progress, Silent
@@ -118,6 +120,7 @@ def train(config: TrainConfig = DEFAULTS, progress: Progress | None = None, *, l
 
     # 9 bundle
     with writing(out, config.overwrite) as folder:
+        _as_onnx(folder, assembly, ranker, watched if len(watched) else rows, tell)
         _write(folder, config, log, assembly, ranker, split, metrics, result.per_request, own, reranked)
     tell.say(f"bundle: {out}")
     return TrainResult(out, metrics)
@@ -227,7 +230,7 @@ def _rerank(
     from newsrec.neural.trainer import TrainerConfig
     from newsrec.rerankers.stage import RerankConfig, train_reranker
 
-    chosen = RerankConfig(config.reranker, config.rerank_top, TrainerConfig(seed=config.seed))
+    chosen = RerankConfig(config.reranker, config.rerank_top, TrainerConfig(seed=config.seed), config.int8)
     requests = {name: split.part(name) for name in ("train", "valid")}
     return train_reranker(chosen, assembly, ranker, rows, requests, split.positives, tell)
 
@@ -235,6 +238,19 @@ def _rerank(
 def _refit(config: TrainConfig, assembly: Assembly, ranker: Ranker, rows: RankingData) -> Ranker:
     with assembly.clock.time("refit"):
         return ranker.refit(rows, categorical=_categorical(list(assembly.features)), seed=config.seed)
+
+
+def _as_onnx(folder: Path, assembly: Assembly, ranker: Ranker, rows: RankingData, tell: Progress) -> None:
+    """The ranker also as ONNX, where the extra is installed. Serving does without it: a fault costs the file only."""
+    if find_spec("onnx") is None:
+        tell.say("note: no lambdarank.onnx, as onnx is not installed (pip install 'newsrec[neural]')")
+        return
+    from newsrec.neural.ranker_onnx import export_ranker
+
+    try:
+        export_ranker(ranker, rows.features, _categorical(list(assembly.features)), folder)
+    except BundleError as error:
+        tell.say(f"note: no lambdarank.onnx: {error}")
 
 
 def _metrics(
@@ -290,6 +306,7 @@ def _write(
     ranker.save(folder)
     if reranked is not None:
         reranked.save(folder)
+    metrics["onnx"] = figures_of(folder)
     write_json(folder / "features.json", features_page(assembly))
     write_json(folder / "metrics.json", metrics)
     (folder / "report.html").write_text(render_report(metrics), encoding="utf-8")
@@ -315,6 +332,7 @@ def _write(
             "sampling": asdict(replace(config.sampling, seed=config.seed)),
             "features": [f.name for f in assembly.features],
             "protocol": metrics["protocol"],
+            "onnx": metrics["onnx"],
             **({"own_features": own.facts} if own.facts else {}),
             **({} if reranked is None else {"reranker": reranked.reranker.settings.facts()}),
         },

@@ -51,6 +51,8 @@ class TrainConfig:
     """Name in `newsrec.rerankers.RERANKERS`; None trains no network."""
     rerank_top: int = 20
     """The network orders the ranker's first so many of each list, 2..1000."""
+    int8: bool = False
+    """Keep the network also with weights of eight bits, for other services; ours uses the exact one."""
 
     def refuse_contradictions(self) -> None:
         """Find out before the work what cannot be done.
@@ -66,6 +68,8 @@ class TrainConfig:
             raise UsageError(f"--list-length: expected 10 to 10000 candidates, found {self.list_length}.")
         if not 2 <= self.rerank_top <= 1_000:
             raise UsageError(f"--rerank-top: expected 2 to 1000 candidates, found {self.rerank_top}.")
+        if self.int8 and self.reranker is None:
+            raise UsageError("--int8: expected --reranker with it, found none. Name a network, or leave it out.")
         if self.reranker is not None:
             refuse_unknown(self.reranker)
         RANKERS[self.ranker].of(self.params)

@@ -52,7 +52,7 @@ def on_slates(log: Log, tmp_path_factory: pytest.TempPathFactory) -> TrainResult
 def reranked(log: Log, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
     """A run with a small DIN, with `refit=False`. Do not change its folder."""
     out, split = tmp_path_factory.mktemp("runs") / "reranked", SplitConfig(train_requests=1_500, valid_requests=1_000)
-    return train(TrainConfig(out=out, params=FEW_TREES, refit=False, split=split, reranker="din"), log=log)
+    return train(TrainConfig(out=out, params=FEW_TREES, refit=False, split=split, reranker="din", int8=True), log=log)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ STAGES: Final = (
     "frames",
     "progress",
     "process",
+    "sessions",
     "metrics",
     "data",
     "simulate",
@@ -72,6 +73,8 @@ NETWORKS: Final = {
     *(f"newsrec.rerankers.{name}" for name in ("base", "din", "layers", "pooling", "stage")),
 }
 """Modules of training that import torch; `newsrec.rerankers` itself names networks without it."""
+WITH_ONNX: Final = {"newsrec.neural.export", "newsrec.neural.ranker_onnx", "newsrec.rerankers.int8"}
+"""Modules of training that import onnx; that of the ranker works without torch."""
 ONLY_IN: Final = {
     "typer": {"newsrec.cli", *(f"newsrec.cli.{name}" for name in ("bundles", "logs", "options", "training"))},
     "rich": {"newsrec.console"},
@@ -80,8 +83,8 @@ ONLY_IN: Final = {
     "lightgbm": {"newsrec.rankers.lgbm"},
     "optuna": set(),
     "torch": NETWORKS,
-    "onnx": {"newsrec.neural.export"},
-    "onnxruntime": {"newsrec.rerank"},
+    "onnx": WITH_ONNX,
+    "onnxruntime": {"newsrec.sessions", "newsrec.rerankers.int8"},
     "plotly": set(),
     "matplotlib": set(),
     "sklearn": set(),
@@ -212,14 +215,16 @@ def test_packages_have_their_place(package: str) -> None:
 def test_what_is_imported_is_declared() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     names = {line.split(">")[0] for line in declared}
-    imported = set().union(*(IMPORTS[n] for n in PATHS if not n.startswith("tuning") and n not in NETWORKS))
+    imported = set().union(*(IMPORTS[n] for n in PATHS if not n.startswith("tuning") and n not in NETWORKS | WITH_ONNX))
     assert third_party(imported) <= names
 
 
 def test_what_networks_import_is_declared_as_the_neural_extra() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = [*project["dependencies"], *project["optional-dependencies"]["neural"]]
-    assert third_party(set().union(*(IMPORTS[n] for n in NETWORKS))) <= {line.split(">")[0] for line in declared}
+    assert third_party(set().union(*(IMPORTS[n] for n in NETWORKS | WITH_ONNX))) <= {
+        line.split(">")[0] for line in declared
+    }
 
 
 def test_recommending_loads_nothing_heavy(trained: TrainResult, python: Callable[..., CompletedProcess[str]]) -> None:

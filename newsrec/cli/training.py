@@ -40,6 +40,7 @@ Objective = Annotated[str | None, typer.Option(help="lambdarank (default), rank_
 EarlierRun = Annotated[Path | None, typer.Option(help="Take data, format and seed from this bundle.")]
 Reranker = Annotated[str | None, typer.Option(help=f"Network that orders the top again: {', '.join(RERANKERS)}.")]
 RerankTop = Annotated[int, typer.Option(help="Candidates per request that the network orders.", min=2)]
+Int8 = Annotated[bool, typer.Option("--int8", help="Keep the network also with weights of eight bits, a smaller file.")]
 Seed = Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)]
 NoRefit = Annotated[bool, typer.Option("--no-refit", help="Do not fit again on all requests at the end.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the bundle at --out.")]
@@ -70,6 +71,7 @@ def train(
     run: EarlierRun = None,
     reranker: Reranker = None,
     rerank_top: RerankTop = 20,
+    int8: Int8 = False,
     seed: Seed = 0,
     no_refit: NoRefit = False,
     overwrite: Overwrite = False,
@@ -130,6 +132,7 @@ def train(
         features=features,
         reranker=reranker,
         rerank_top=rerank_top,
+        int8=int8,
     )
     log = None
     if run is not None:

@@ -3,9 +3,9 @@
 `export_network` writes the file and its signature and always checks them; what fails the check is deleted.
 """
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,13 +18,11 @@ from torch import Tensor, nn
 from newsrec import __version__
 from newsrec.neural.model import Model
 from newsrec.neural.parity import check_parity, random_batch
+from newsrec.neural.signature import ML, ML_OPSET, OPSET, finite, nested, write_signature
 from newsrec.neural.vocabulary import IdVocabulary
 from newsrec.rerank import OUTPUT, SIGNATURE_FILE
 from newsrec.tensors import AGE, DENSE, DWELL, HISTORY, MASK, NO_INTEGER, Array, Batch, Fields
 
-OPSET: Final = 20
-ML: Final = "ai.onnx.ml"
-ML_OPSET: Final = 4
 CODE: Final = "_code"
 """Ending of the inner name of an id input, after the look-up."""
 AXES: Final = ("requests", "candidates", "history")
@@ -84,8 +82,8 @@ def export_network(
     onnx.checker.check_model(graph, full_check=True)
     onnx.save(graph, path)
     try:
-        check_parity(lambda batch: probabilities(model, vocabulary, batch), vocabulary, fields, path)
-        _write_signature(model, vocabulary, fields, example, path, facts)
+        difference = check_parity(lambda batch: probabilities(model, vocabulary, batch), vocabulary, fields, path)
+        _write_signature(model, vocabulary, fields, example, path, facts, difference)
     except Exception:
         path.unlink()
         raise
@@ -176,36 +174,28 @@ def _write_signature(
     example: Batch,
     path: Path,
     facts: Mapping[str, str],
+    difference: float,
 ) -> None:
+    example = replace(example, dense=finite(example.dense))
     inputs = example.named()
     history = [name for name in inputs if name.startswith(HISTORY)]
     kinds = {name: "string" if values.dtype.kind == "O" else str(values.dtype) for name, values in inputs.items()}
     shapes: dict[str, list[str | int]] = {name: [AXES[0], AXES[2] if name in history else AXES[1]] for name in inputs}
     shapes[DENSE].append(len(fields.dense))
-    signature = {
-        "model": path.name,
-        "opset": OPSET,
-        **facts,
-        "inputs": [
+    write_signature(
+        path.parent / SIGNATURE_FILE,
+        {
+            "model": path.name,
+            **facts,
+            "vocabulary": {name: len(known) for name, known in vocabulary.known.items()},
+            "parity": {"largest_difference": difference},
+        },
+        [
             {"name": name, "dtype": kinds[name], "shape": shapes[name], "meaning": MEANINGS[name]}
             | ({"columns": list(fields.dense)} if name == DENSE else {})
             for name in inputs
         ],
-        "outputs": [{"name": OUTPUT, "dtype": "float32", "shape": list(AXES[:2]), "meaning": MEANINGS[OUTPUT]}],
-        "vocabulary": {name: len(known) for name, known in vocabulary.known.items()},
-        "example": {
-            # JSON has no NaN: null stands for it.
-            "inputs": {name: _nested(values) for name, values in inputs.items()},
-            "scores": _nested(probabilities(model, vocabulary, example)),
-        },
-    }
-    text = json.dumps(signature, indent=1, allow_nan=False)
-    (path.parent / SIGNATURE_FILE).write_text(text + "\n", encoding="utf-8")
-
-
-def _nested(values: Array) -> Any:
-    if values.dtype.kind != "f":
-        return values.tolist()
-    nested = values.astype(object)
-    nested[np.isnan(values)] = None
-    return nested.tolist()
+        [{"name": OUTPUT, "dtype": "float32", "shape": list(AXES[:2]), "meaning": MEANINGS[OUTPUT]}],
+        {name: nested(values) for name, values in inputs.items()},
+        nested(probabilities(model, vocabulary, example)),
+    )

@@ -8,13 +8,12 @@ from typing import Final
 import numpy as np
 
 from newsrec.errors import BundleError
+from newsrec.neural.signature import ATOL, RTOL
 from newsrec.neural.vocabulary import IdVocabulary
-from newsrec.rerank import OUTPUT, open_session
+from newsrec.rerank import OUTPUT
+from newsrec.sessions import open_session
 from newsrec.tensors import NO_INTEGER, NO_STRING, Array, Batch, Fields
 
-RTOL: Final = 1e-4
-ATOL: Final = 1e-5
-"""Both compute in float32; they only add up in another order."""
 SIZES: Final = ((1, 1, 0), (1, 1, 1), (1, 50, 50), (2, 7, 3), (7, 20, 12), (3, 300, 5), (256, 5, 9))
 """Requests, candidates, clicks."""
 UNKNOWN_STRING: Final = "an id that nobody has"
@@ -39,7 +38,7 @@ def check_parity(score: Callable[[Batch], Array], vocabulary: IdVocabulary, fiel
     Raises:
         ParityError: With the case, the largest difference and the tolerance.
     """
-    session, largest = open_session(path.read_bytes()), 0.0
+    session, largest = open_session(path.read_bytes(), str(path)), 0.0
     for name, batch in cases(vocabulary, fields):
         wanted = score(batch)
         found = session.run([OUTPUT], batch.named())[0]

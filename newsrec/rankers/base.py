@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from newsrec.rankers.trees import Trees
+
 Scores = npt.NDArray[np.float32]
 
 
@@ -75,6 +77,11 @@ class Ranker(Protocol):
     @property
     def gives_probabilities(self) -> bool:
         """Whether scores are click probabilities of the training distribution, so that logloss means something."""
+        ...
+
+    @property
+    def trees(self) -> tuple[Trees, ...]:
+        """The models whose scores are averaged, each as trees; where scores are probabilities, the sum's sigmoid is."""
         ...
 
     def fit(

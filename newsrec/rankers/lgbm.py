@@ -17,6 +17,7 @@ import polars as pl
 
 from newsrec.errors import BundleError, DataError, UsageError
 from newsrec.rankers.base import Fitting, RankingData, Scores
+from newsrec.rankers.trees import Trees, read_trees
 
 OBJECTIVES = ("lambdarank", "rank_xendcg", "binary")
 METRIC = "ndcg@5"
@@ -235,6 +236,11 @@ class LgbmRanker:
     @property
     def gives_probabilities(self) -> bool:
         return self.params.objective == "binary"
+
+    @property
+    def trees(self) -> tuple[Trees, ...]:
+        best = self.fitting.best_iteration or -1
+        return tuple(read_trees(booster.model_to_string(num_iteration=best)) for booster in self.boosters)
 
     def save(self, folder: Path) -> None:
         best = self.fitting.best_iteration or -1

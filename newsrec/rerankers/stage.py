@@ -30,6 +30,7 @@ from newsrec.rankers import Ranker, RankingData
 from newsrec.rerank import MODEL_FILE, Blend, Reranker, RerankSettings, log_odds, top_lists
 from newsrec.rerankers import make
 from newsrec.rerankers.base import Shape
+from newsrec.rerankers.int8 import int8_files
 from newsrec.tensors import Batch, Fields, Floats, Lists, concatenated, padded
 
 FOLDS: Final = 3
@@ -55,6 +56,8 @@ class RerankConfig:
     top: int = 20
     """The ranker's first so many of each list are ordered again, >= 2."""
     trainer: TrainerConfig = TrainerConfig()
+    int8: bool = False
+    """Whether to keep the network also with weights of eight bits."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,8 @@ def train_reranker(
     gain = _gain(made(settings), assembly, ranker.score, judged_on, positives, seed)
     settings = replace(settings, on=gain.low > 0)
     tell.say(_verdict(settings, gain))
+    if config.int8:
+        files |= int8_files(made(settings), files, chosen)
     return TrainedReranker(made(settings), curves, gain, files)
 
 

@@ -174,6 +174,13 @@ def test_signatures_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) ->
         (tmp_path / SIGNATURE_FILE).write_text(content, encoding="utf-8")
         with pytest.raises(BundleError, match=r"reranker\.signature\.json"):
             Reranker.load(tmp_path, SETTINGS.facts())
-    fewer = replace(SETTINGS, fields=replace(FIELDS, dense=FIELDS.dense[1:]))
-    with pytest.raises(BundleError, match=r"with 3 dense columns, as the network has, found .* with 2"):
-        Reranker.load(folder, fewer.facts())
+    for dense, told in (
+        (FIELDS.dense[1:], "expected the 2 dense"),
+        (FIELDS.dense[::-1], "in its order, found 3 there"),
+    ):
+        other = replace(SETTINGS, fields=replace(FIELDS, dense=dense))
+        with pytest.raises(BundleError, match=told):
+            Reranker.load(folder, other.facts())
+    strings = replace(SETTINGS, fields=replace(FIELDS, ids=FIELDS.ids | {"item_id": "string"}))
+    with pytest.raises(BundleError, match=r"expected inputs .*'item_id': 'string'.* found .*'item_id': 'int64'"):
+        Reranker.load(folder, strings.facts())

@@ -13,6 +13,7 @@ import pytest
 from newsrec.errors import BundleError, DataError, NewsrecError, UsageError
 from newsrec.rankers import RANKERS, Ranker, RankingData
 from newsrec.train import TrainResult
+from tests.oracle.trees import forest
 
 SMALL: dict[str, dict[str, Any]] = {"lgbm": {"trees": 12, "min_data_in_leaf": 5, "threads": 1}}
 """Parameters by ranker that fit a few hundred rows in a moment."""
@@ -104,6 +105,13 @@ def test_saved_ranker_is_the_same_bit_for_bit(ranker: Ranker, tmp_path: Path) ->
     assert np.array_equal(loaded.score(rows), ranker.score(rows))
     assert loaded.gives_probabilities == ranker.gives_probabilities
     assert np.array_equal(loaded.contributions(rows), ranker.contributions(rows))
+
+
+def test_trees_walked_one_by_one_give_the_score(ranker: Ranker) -> None:
+    rows = ranking_data(lists=3, seed=2).features
+    raw = np.array([[forest(trees, row) for trees in ranker.trees] for row in rows.to_numpy()])
+    of_models = 1 / (1 + np.exp(-raw)) if ranker.gives_probabilities else raw
+    np.testing.assert_array_equal(of_models.mean(axis=1).astype(np.float32), ranker.score(rows))
 
 
 def test_contributions_and_a_constant_add_up_to_the_score(ranker: Ranker) -> None:
