@@ -123,7 +123,9 @@ def _frozen(study: optuna.Study, trial: optuna.Trial) -> FrozenTrial:
     return next(t for t in study.get_trials(deepcopy=False) if t.number == trial.number)
 
 
-def _run(study: optuna.Study, trial: optuna.Trial, objective: Objective, space: Space, stop: Asked) -> str | None:
+def _run(
+    study: optuna.Study, trial: optuna.Trial, objective: Objective, space: Space, plan: Plan, stop: Asked
+) -> str | None:
     """One trial; the reason where it failed."""
     try:
         with signs_of_life(trial):
