@@ -99,7 +99,7 @@ def tune(
 
     \b
     python -m tuning --ranker lgbm --trials 40 --out params.json
-    python -m tuning --ranker lgbm --trials 40 --data logs/globo --jobs 2 --out artifacts/globo.json
+    python -m tuning --ranker lgbm --trials 40 --data logs/globo --jobs 2 --out globo.json
     python -m tuning --switches families --trials 30 --out can-go.json
     """
     from newsrec.recall import settings_of

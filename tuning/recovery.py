@@ -33,11 +33,19 @@ UNNAMED_SECONDS: Final = 30.0
 
 def this_process() -> dict[str, Any]:
     """Host, process id and start time: a process id alone is soon another's."""
-    return {"host": platform.node(), "pid": os.getpid(), "started": start_of(os.getpid())}
+    return {"host": this_host(), "pid": os.getpid(), "started": start_of(os.getpid())}
+
+
+def this_host() -> str:
+    """Where a process id means something: the machine, and on Linux the container too, which may share its name."""
+    try:
+        return f"{platform.node()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return platform.node()
 
 
 def start_of(pid: int) -> str | None:
-    """When a process of this host began, as the system counts it; None where it does not tell or the process is gone.
+    """When a process of this host began, as the system counts it; None where it does not tell, empty for a zombie.
 
     The boot is part of it, as the count begins anew with each.
     """
@@ -46,15 +54,16 @@ def start_of(pid: int) -> str | None:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     except OSError:
         return None
-    return None if fields[0] == "Z" else f"{boot}/{fields[19]}"
+    return "" if fields[0] == "Z" else f"{boot}-{fields[19]}"
 
 
 def is_gone(holder: Mapping[str, Any], seen_at: float) -> bool:
     """Whether the process behind a running trial is dead, or silent for too long on another host."""
-    if holder["host"] != platform.node():
+    if holder["host"] != this_host():
         return time.time() - seen_at > SILENT_SECONDS
-    if holder["started"] is not None:
-        return bool(start_of(int(holder["pid"])) != holder["started"])
+    started = start_of(int(holder["pid"]))
+    if started is not None and holder["started"] is not None:
+        return bool(started != holder["started"])
     try:
         os.kill(int(holder["pid"]), 0)
     except ProcessLookupError:

@@ -3,7 +3,9 @@
 `python -m tuning` and the library function `tune` do the same.
 """
 
+import glob
 import os
+import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,18 +27,18 @@ from newsrec.progress import Progress, Silent
 from newsrec.split import SplitConfig
 from newsrec.train import read
 from newsrec.train_config import TrainConfig
-from tuning.frames import Frames, write_frames
+from tuning.frames import Frames
 from tuning.objective import TUNED, Setting
 from tuning.page import write_page
 from tuning.product import USERS, best_trial, product, refuse_overwriting, write_product
-from tuning.recovery import start_of, this_process
+from tuning.recovery import start_of
 from tuning.samplers import refuse_unusable
 from tuning.selection import one_off, selection, switch_space, switches_of
 from tuning.spaces import SPACES, Space, described, with_file
 from tuning.stopping import Asked, heeding_signals
 from tuning.storage import DEFAULT, folder_beside, open_storage, storage_faults
 from tuning.study import open_study, refuse_name
-from tuning.targets import OBJECTIVES, SWITCHES
+from tuning.targets import SWITCHES, TARGETS
 from tuning.trials import Plan, finished, packed, work
 from tuning.workers import WorkerTask, run_workers
 
@@ -104,7 +106,7 @@ class TuneConfig:
 
     @property
     def model(self) -> str:
-        """Name in `tuning.targets.OBJECTIVES`."""
+        """Name in `tuning.targets.TARGETS`."""
         return self.train.ranker if self.switches is None else SWITCHES
 
 
@@ -173,7 +175,7 @@ def tune(config: TuneConfig, progress: Progress | None = None, *, log: Log | Non
         stopped = False
         if done < config.trials:
             with _frames_folder(config.storage) as folder:
-                frames = write_frames(config.train, log, config.folds, folder, tell)
+                frames = TARGETS[config.model].write(config.train, log, config.folds, folder, tell)
                 del log
                 _keep_requests(study, frames)
                 stopped = _run(config, study, frames, space, _setting(config, switches), tell)
@@ -208,7 +210,7 @@ def _run(
 ) -> bool:
     """Run the trials; True where a pressed key ended them."""
     deadline = None if config.timeout is None else time.time() + config.timeout
-    plan = Plan(config.trials, deadline, prunes=config.switches is None)  # a selection judges every trial
+    plan = Plan(config.trials, deadline, TARGETS[config.model].prunes)
     with tell.tally("trials", config.trials) as show, heeding_signals() as asked:
 
         def look() -> None:
@@ -217,7 +219,7 @@ def _run(
         look()
         try:
             if config.jobs == 1:
-                objective = OBJECTIVES[config.model](frames, setting)
+                objective = TARGETS[config.model].objective(frames, setting)
                 work(study, objective, space, plan, on_trial=look, stop=asked)
             else:
                 _run_workers(config, study, frames, space, setting, plan, look, asked, tell)
@@ -283,19 +285,14 @@ def _frames_folder(storage: str) -> Iterator[Path]:
     """A folder for the frames of this run, beside the storage; those of runs that were killed are removed first."""
     beside = folder_beside(storage)
     beside.mkdir(parents=True, exist_ok=True)
-    me = this_process()
-    for old in beside.glob(f".frames-{me['host']}-*"):
-        pid, _, started = old.name.removeprefix(f".frames-{me['host']}-").partition("-")
-        if pid.isdigit() and _mark(int(pid)) != started:
+    prefix = f".frames-{platform.node()}-"
+    for old in beside.glob(f"{glob.escape(prefix)}*"):
+        pid, _, started = old.name.removeprefix(prefix).partition("-")
+        if pid.isdigit() and start_of(int(pid)) != started:
             shutil.rmtree(old, ignore_errors=True)
-    folder = beside / f".frames-{me['host']}-{me['pid']}-{_mark(me['pid'])}"
+    folder = beside / f"{prefix}{os.getpid()}-{start_of(os.getpid())}"
     folder.mkdir()
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _mark(pid: int) -> str:
-    """A process's start time as part of a file name."""
-    return (start_of(pid) or "gone").replace("/", "-")

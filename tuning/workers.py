@@ -25,7 +25,7 @@ from tuning.samplers import SeededByTrial
 from tuning.spaces import Space
 from tuning.stopping import Asked, heeding_signals
 from tuning.storage import open_storage, storage_faults
-from tuning.targets import OBJECTIVES
+from tuning.targets import TARGETS
 from tuning.trials import Plan, work
 
 LOOK_SECONDS: Final = 1.0
@@ -41,7 +41,7 @@ class WorkerTask:
     study: str
     frames: Path
     model: str
-    """Name in `tuning.targets.OBJECTIVES`."""
+    """Name in `tuning.targets.TARGETS`."""
     space: Space
     setting: Setting
     plan: Plan
@@ -101,7 +101,7 @@ def _worker(task: WorkerTask) -> None:
                 sampler=SeededByTrial(task.sampler, task.seed),
                 pruner=FoldPruner(),
             )
-            objective = OBJECTIVES[task.model](Frames.open(task.frames), task.setting)
+            objective = TARGETS[task.model].objective(Frames.open(task.frames), task.setting)
             # Whoever started this worker also clears up behind it; without that process there is nothing to do.
             work(study, objective, task.space, task.plan, stop=lambda: asked() or os.getppid() != parent)
     except NewsrecError as error:

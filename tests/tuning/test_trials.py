@@ -150,6 +150,7 @@ def test_process_is_known_by_more_than_its_number() -> None:
     me = this_process()
     assert not is_gone(me, 0.0)
     assert is_gone(me | {"started": "another boot/1"}, 0.0)
+    assert is_gone(me | {"pid": 2**22 + 1, "started": None}, 4e9)
     elsewhere = me | {"host": "elsewhere"}
     assert is_gone(elsewhere, 0.0)
     assert not is_gone(elsewhere, 4e9)  # a sign of life from a clock ahead of ours
