@@ -1,6 +1,7 @@
 """`python -m tuning`: its options, each with its help, and what they configure."""
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +33,7 @@ from newsrec.cli.training import (
     ValidDays,
     Without,
 )
+from newsrec.errors import UsageError
 
 Trials = Annotated[int, typer.Option(help="Finished trials that the study is to have, those of earlier runs included.")]
 Out = Annotated[Path, typer.Option(help="JSON file of the best parameters, for train --params.")]
@@ -105,6 +107,8 @@ def tune(
     from newsrec.recall import settings_of
     from newsrec.split import SplitConfig
     from newsrec.train_config import TrainConfig
+
+    refuse_without_extra()
     from tuning.run import TuneConfig
     from tuning.run import tune as run
 
@@ -152,6 +156,17 @@ def tune(
         )
         told.say(result.in_words(out))
     return STOPPED if result.stopped else 0
+
+
+def refuse_without_extra() -> None:
+    """Find out whether the packages of the extra are there.
+
+    Raises:
+        UsageError: With the one that is missing.
+    """
+    missing = [name for name in ("optuna", "sqlalchemy", "plotly") if find_spec(name) is None]
+    if missing:
+        raise UsageError(f"tuning: expected {missing}, found none. Install: pip install 'newsrec[tuning]'.")
 
 
 if __name__ == "__main__":

@@ -44,10 +44,10 @@ from tuning.workers import WorkerTask, run_workers
 
 TRAIN_REQUESTS: Final = 30_000
 """Of a trial: minutes on two cores; the scales of the space carry over to more."""
-PAGE: Final = "study.html"
-"""Beside the parameters."""
 VALID_REQUESTS: Final = 4_000
 """Of a fold."""
+PAGE: Final = "study.html"
+"""Beside the parameters."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def protocol_of(config: TuneConfig, log: Log, space: Space) -> dict[str, Any]:
         "candidates": settled.candidates_in_words,
         "recall_refresh_ms": settled.recall_settings.refresh_ms,
         "without": sorted(settled.without),
-        "split": {name: value for name, value in split.items() if not name.startswith("test_requests")},
+        "split": {name: value for name, value in split.items() if name != "test_requests"},
         "sampling": asdict(settled.sampling),
         "space": described(space),
         "seed": settled.seed,
@@ -288,7 +288,7 @@ def _frames_folder(storage: str) -> Iterator[Path]:
     prefix = f".frames-{platform.node()}-"
     for old in beside.glob(f"{glob.escape(prefix)}*"):
         pid, _, started = old.name.removeprefix(prefix).partition("-")
-        if pid.isdigit() and start_of(int(pid)) != started:
+        if pid.isdigit() and str(start_of(int(pid))) != started:
             shutil.rmtree(old, ignore_errors=True)
     folder = beside / f"{prefix}{os.getpid()}-{start_of(os.getpid())}"
     folder.mkdir()

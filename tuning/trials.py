@@ -79,7 +79,7 @@ def work(
         trial = study.ask()
         claim(trial)
         if _is_surplus(study, plan, trial.number):
-            fail(study, trial.number, _frozen(study, trial), "one more than was asked for")
+            give_up(study, _frozen(study, trial), "one more than was asked for")
             continue
         reason = _run(study, trial, objective, space, plan, stop)
         failed = failed + 1 if reason else 0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from tests.tuning.planted import Told
 from tests.tuning.test_frames import CONFIG
 from tuning.__main__ import app
 from tuning.product import refuse_overwriting
+from tuning.recovery import start_of
 from tuning.run import PAGE, TuneConfig, TuneResult, tune
 
 SPACE = '[trees]\nvalue = 15\n[leaf_rows_scale]\nvalue = 0.2\n[objective]\nchoices = ["lambdarank", "binary"]\n'
@@ -40,6 +42,8 @@ def config_in(folder: Path, **more: Any) -> TuneConfig:
 @pytest.fixture(scope="module")
 def study(log: Log, tmp_path_factory: pytest.TempPathFactory) -> tuple[TuneConfig, TuneResult]:
     config = config_in(tmp_path_factory.mktemp("study"))
+    (config.out.parent / f".frames-{platform.node()}-{2**22 + 1}-long-ago").mkdir()  # of a run that was killed
+    (config.out.parent / f".frames-{platform.node()}-1-{start_of(1)}").mkdir()  # of a run that lives
     return config, tune(config, log=log)
 
 
@@ -57,7 +61,11 @@ def test_product_says_what_was_found_and_how(study: tuple[TuneConfig, TuneResult
     assert found["packages"]["lightgbm"]
     if found["gain_where_chosen"] is not None:
         assert found["gain_where_chosen"]["low"] <= found["score"] - found["default_score"] + 1e-3
-    assert not list(config.out.parent.glob(".frames-*"))
+
+
+def test_described_rows_go_with_their_run_and_those_of_killed_ones_too(study: tuple[TuneConfig, TuneResult]) -> None:
+    left = [path.name for path in study[0].out.parent.glob(".frames-*")]
+    assert left == [f".frames-{platform.node()}-1-{start_of(1)}"]
 
 
 def test_page_holds_its_charts_and_needs_no_network(study: tuple[TuneConfig, TuneResult]) -> None:
@@ -188,6 +196,12 @@ def _wait_for(seen: Callable[[], bool], seconds: float = 90) -> None:
     while not seen():
         assert time.monotonic() < until
         time.sleep(0.1)
+
+
+def test_missing_packages_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("tuning.__main__.find_spec", lambda name: None if name == "optuna" else name)
+    assert main(["--trials", "1", "--out", "p.json"], app, "python -m tuning") == 2
+    assert "expected ['optuna'], found none. Install: pip install 'newsrec[tuning]'" in capsys.readouterr().err
 
 
 def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
