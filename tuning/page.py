@@ -1,5 +1,6 @@
 """`study.html`: how a study went, in one file that needs no network. Optuna's own charts, with Plotly inside."""
 
+import warnings
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
@@ -49,12 +50,19 @@ def _figures(study: optuna.Study) -> Iterator[tuple[str, go.Figure]]:
     if many and complete:
         yield "Pareto front", charts.plot_pareto_front(study, target_names=[aim["target_name"], "p99, ms"])
     if len(complete) >= MARGINAL and len({trial.values[0] for trial in complete}) > 1:
-        low = aim | ({"target": lambda trial: -trial.values[0]} if many else {})  # PED-ANOVA takes low for good
-        yield "Importance", charts.plot_param_importances(study, **low)
+        yield "Importance", _importance(study, aim, many)
         yield "Slices", charts.plot_slice(study, **aim)
     if not many and any(trial.intermediate_values for trial in complete):
         yield "Folds and iterations", charts.plot_intermediate_values(study)
     yield "Timeline", charts.plot_timeline(study)
+
+
+def _importance(study: optuna.Study, aim: dict[str, Any], many: bool) -> go.Figure:
+    """Of the score. PED-ANOVA takes low targets for good and says so whenever it is given one."""
+    low = aim | ({"target": lambda trial: -trial.values[0]} if many else {})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*to achieve low `target` values")
+        return charts.plot_param_importances(study, **low)
 
 
 def _facts(study: optuna.Study) -> str:

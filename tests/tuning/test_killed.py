@@ -32,7 +32,7 @@ def test_killed_worker_costs_one_trial_and_nothing_is_left_running(
     workers = [subprocess.Popen(command, cwd=ROOT, env=variables, stderr=subprocess.PIPE) for _ in range(3)]
     try:
         killed = _kill_one_at_work(study, [worker.pid for worker in workers])
-        codes = {worker.pid: worker.wait(timeout=60) for worker in workers}
+        codes = {worker.pid: worker.wait(timeout=300) for worker in workers}
     finally:
         for worker in workers:
             worker.kill()
@@ -51,8 +51,7 @@ def test_killed_worker_costs_one_trial_and_nothing_is_left_running(
 
 def _kill_one_at_work(study: object, workers: list[int]) -> int:
     """Kill a worker while it holds a trial, after the study has a few finished ones."""
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
+    for _ in range(2_000):
         time.sleep(0.05)
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))  # type: ignore[attr-defined]
         held = [
@@ -62,4 +61,4 @@ def _kill_one_at_work(study: object, workers: list[int]) -> int:
             pid = int(held[0].user_attrs[HOLDER]["pid"])
             os.kill(pid, signal.SIGKILL)
             return pid
-    raise AssertionError("no worker held a trial within a minute")
+    raise AssertionError("no worker held a trial")
