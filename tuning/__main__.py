@@ -42,7 +42,7 @@ Storage = Annotated[
 ]
 Study = Annotated[str | None, typer.Option(help="Name of the study; without it, one that follows from the data.")]
 Jobs = Annotated[int, typer.Option(help="Worker processes.")]
-Metric = Annotated[str, typer.Option(help="What to maximise: ndcg@10, ndcg@5, mrr@5, hit@5 or auc.")]
+Metric = Annotated[str, typer.Option(help="What to maximise: mrr@5, mrr, hit@5, ndcg@5, ndcg@10 or auc.")]
 Folds = Annotated[int, typer.Option(help="Validation periods, each ending where the next begins.")]
 Sampler = Annotated[str, typer.Option(help="Who proposes: tpe, random, cmaes or gp.")]
 SpaceFile = Annotated[Path | None, typer.Option("--space", help="TOML file that narrows or widens the space.")]

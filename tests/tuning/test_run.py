@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -25,9 +26,13 @@ from tests.conftest import ROOT
 from tests.tuning.planted import Told
 from tests.tuning.test_frames import CONFIG
 from tuning.__main__ import app
+from tuning.objective import TUNED
 from tuning.product import refuse_overwriting
 from tuning.recovery import start_of
 from tuning.run import PAGE, TuneConfig, TuneResult, tune
+from tuning.samplers import SAMPLERS
+from tuning.selection import LEVELS
+from tuning.storage import STORAGES
 
 SPACE = '[trees]\nvalue = 15\n[leaf_rows_scale]\nvalue = 0.2\n[objective]\nchoices = ["lambdarank", "binary"]\n'
 
@@ -204,10 +209,12 @@ def test_missing_packages_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert "expected ['optuna'], found none. Install: pip install 'newsrec[tuning]'" in capsys.readouterr().err
 
 
-def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_every_option_and_choice(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"], app, "python -m tuning") == 0
     told = capsys.readouterr().out
     assert all(option in told for option in ("--ranker", "--storage", "--study", "--jobs", "--timeout", "--metric"))
+    words = set(re.findall(r"[a-z0-9@]+", told))
+    assert words >= {*TUNED, *SAMPLERS, *LEVELS, *STORAGES}
 
 
 def test_defaults_of_the_command_line_are_those_of_the_library() -> None:
