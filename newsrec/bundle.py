@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -94,6 +94,33 @@ def refuse_unwritable(out: Path, overwrite: bool) -> None:
         probe = out.parent / f".{out.name}.probe-{os.getpid()}"
         probe.mkdir(exist_ok=True)
         probe.rmdir()
+
+
+def write_whole(out: Path, write: Callable[[Path], object]) -> None:
+    """Write a file through a temporary sibling, so that a reader never meets half of it.
+
+    Raises:
+        UsageError: `out` cannot be written; what was there before is still there.
+    """
+    temporary = out.with_name(f".{out.name}.writing-{os.getpid()}")
+    try:
+        with telling_of_place(out):
+            write(temporary)
+            os.replace(temporary, out)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def refuse_unwritable_file(out: Path) -> None:
+    """Find out before the work whether its file could be kept.
+
+    Raises:
+        UsageError: With what is in the way.
+    """
+    if out.is_dir():
+        raise UsageError(f"--out: expected a file, found the folder '{out}'. Name a file in it.")
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
+        raise UsageError(f"--out: expected a folder to write into, found '{out.parent}' absent or read-only.")
 
 
 def write_manifest(folder: Path, facts: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from newsrec.evaluation import Difference, protocol_line
-from newsrec.progress import Step
+from newsrec.progress import Show, Step
 
 LINE_EVERY_SECONDS = 15.0
 SHOWN = ("mrr@5", "hit@5", "ndcg@5", "ndcg@10", "auc", "gauc")
@@ -75,6 +75,30 @@ class Console:
 
         yield step
         self._log(f"{title}: {_count(count, total)} in {time.perf_counter() - began:.1f} s")
+
+    @contextmanager
+    def tally(self, title: str, total: int) -> Iterator[Show]:
+        """A bar with words beside it, or a line whenever one of them changes."""
+        if self._bars is not None:
+            task = self._bars.add_task(title, total=total)
+            yield (
+                lambda done, words: (
+                    self._bars.update(task, completed=done, description=f"{title} {words}".strip())
+                    if self._bars
+                    else None
+                )
+            )
+            self._bars.remove_task(task)
+            return
+        last: tuple[int, str] | None = None
+
+        def show(done: int, words: str) -> None:
+            nonlocal last
+            if (done, words) != last:
+                last = done, words
+                self._log(f"{title}: {_count(done, total)}{f', {words}' if words else ''}")
+
+        yield show
 
     def table(self, metrics: Mapping[str, Any], run: Path) -> None:
         """The way's table: each stage with its score, the baselines beside it, seconds, and where everything is."""

@@ -1,17 +1,30 @@
 """Parameters of a ranker from a file: what `tuning` writes and `train --params` takes."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from newsrec.errors import UsageError
 
+PARAMS_VERSION: Final = 1
+"""Of the files that `tuning` writes; older and newer ones are refused."""
 
-def load_params(path: Path, ranker: str) -> dict[str, Any]:
+
+@dataclass(frozen=True)
+class ParamsFile:
+    """Parameters, and the fingerprint of the data that they were tuned on, where the file tells it."""
+
+    params: Mapping[str, Any]
+    tuned_on: str | None = None
+
+
+def load_params(path: Path, ranker: str) -> ParamsFile:
     """Parameters from a file that `tuning` wrote, or a plain JSON object of them.
 
     Raises:
-        UsageError: Not such a file, or one for another ranker.
+        UsageError: Not such a file, one of another version, or one for another ranker.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -23,7 +36,14 @@ def load_params(path: Path, ranker: str) -> dict[str, Any]:
         raise UsageError(
             f"--params: expected parameters of the ranker '{ranker}', found '{content['ranker']}' in '{path}'."
         )
+    if content.get("format_version", PARAMS_VERSION) != PARAMS_VERSION:
+        raise UsageError(
+            f"--params: expected format version {PARAMS_VERSION}, found {content['format_version']!r} in '{path}'. "
+            "Run its study again, or use the newsrec that wrote it."
+        )
     params = content.get("params", content)
     if not isinstance(params, dict):
         raise UsageError(f"--params: expected a JSON object, found {type(params).__name__} in '{path}' under 'params'.")
-    return {name: value for name, value in params.items() if name != "ranker"}
+    data = content.get("data")
+    tuned_on = data.get("fingerprint") if isinstance(data, dict) else None
+    return ParamsFile({name: value for name, value in params.items() if name != "ranker"}, tuned_on)

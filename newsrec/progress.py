@@ -8,6 +8,8 @@ from typing import Protocol
 
 Step = Callable[[int], None]
 """Called with how many units of work were just done."""
+Show = Callable[[int, str], None]
+"""Called with how many units are done in all, and a few words on how it stands."""
 
 
 class Progress(Protocol):
@@ -22,6 +24,11 @@ class Progress(Protocol):
         """A stretch of work of `total` units."""
         ...
 
+    @contextmanager
+    def tally(self, title: str, total: int) -> Iterator[Show]:
+        """Work that others may do too: how many of `total` units are done is looked up, not counted."""
+        ...
+
 
 class Silent:
     """Reports nothing: the default of every library function."""
@@ -33,6 +40,11 @@ class Silent:
     def stage(self, title: str, total: int) -> Iterator[Step]:
         """Drop the steps."""
         yield lambda _: None
+
+    @contextmanager
+    def tally(self, title: str, total: int) -> Iterator[Show]:
+        """Drop the counts."""
+        yield lambda *_: None
 
 
 class Clock:

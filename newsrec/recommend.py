@@ -3,7 +3,6 @@
 `python -m newsrec.recommend` and the library function `recommend` do the same.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +15,7 @@ import polars as pl
 from features.columns import TIME
 from features.events import milliseconds
 from newsrec.answers import REASONS
-from newsrec.bundle import telling_of_place
+from newsrec.bundle import refuse_unwritable_file, write_whole
 from newsrec.data import Log, ReadOptions, read_log
 from newsrec.errors import DataError, UsageError
 from newsrec.progress import Progress, Silent
@@ -71,7 +70,7 @@ def recommend(config: RecommendConfig, progress: Progress | None = None) -> pl.D
         NewsrecError: A damaged bundle, bad data, or a place that cannot be written; nothing is left half-written.
     """
     tell = progress or Silent()
-    _refuse_unwritable(config.out)
+    refuse_unwritable_file(config.out)
     bundle = Recommender.load(config.run, config.features, reranker=config.reranker)
     log = read_log(config.data, config.format, options=config.read)
     recommender = bundle.with_log(log.clicks, log.articles, log.impressions)
@@ -132,7 +131,7 @@ def _predictions(answers: pl.DataFrame, requests: pl.DataFrame, out: Path) -> No
     """`<impression_id> [r1,r2,...]`: the rank of each item in the order of the list, one line per impression."""
     ranks = pl.col("rank").cast(pl.String).str.join(",")
     lines = answers.group_by("impression_id", maintain_order=True).agg(ranks)
-    _write(
+    write_whole(
         out,
         lambda path: lines.select(pl.format("{} [{}]", "impression_id", "rank")).write_csv(
             path, include_header=False, quote_style="never"
@@ -169,11 +168,11 @@ def _tianchi(answers: pl.DataFrame, requests: pl.DataFrame, out: Path) -> None:
             f"submission: expected {TIANCHI_PLACES} articles for every user, found too few articles in the log."
         )
     submission = wide.select("user_id", *(pl.col(name).alias(f"article_{name}") for name in places))
-    _write(out, submission.write_csv)
+    write_whole(out, submission.write_csv)
 
 
 def _parquet(answers: pl.DataFrame, requests: pl.DataFrame, out: Path) -> None:
-    _write(out, answers.write_parquet)
+    write_whole(out, answers.write_parquet)
 
 
 SUBMISSIONS: Final[dict[str, Callable[[pl.DataFrame, pl.DataFrame, Path], None]]] = {"tianchi": _tianchi}
@@ -183,24 +182,6 @@ PREDICTIONS: Final[dict[str, Callable[[pl.DataFrame, pl.DataFrame, Path], None]]
     "mind": _predictions,
 }
 """The same for bundles that rank the lists that were shown."""
-
-
-def _write(out: Path, write: Callable[[Path], object]) -> None:
-    """Through a temporary sibling, so that a reader never meets half a file."""
-    temporary = out.with_name(f".{out.name}.writing-{os.getpid()}")
-    try:
-        with telling_of_place(out):
-            write(temporary)
-            os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _refuse_unwritable(out: Path) -> None:
-    if out.is_dir():
-        raise UsageError(f"--out: expected a file, found the folder '{out}'. Name a file in it.")
-    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
-        raise UsageError(f"--out: expected a folder to write into, found '{out.parent}' absent or read-only.")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,17 @@ from features.columns import HOUR, REQUEST_CONTEXT, TIME
 from features.events import NEVER, EventStore, milliseconds
 from newsrec.data import Log
 from newsrec.errors import DataError, UsageError
-from newsrec.split import Split, SplitConfig, divide, divides_by_time, protocol_of, split_log
+from newsrec.split import (
+    Fold,
+    Split,
+    SplitConfig,
+    divide,
+    divide_folds,
+    divides_by_time,
+    protocol_of,
+    rolling_folds,
+    split_log,
+)
 
 OF_REQUEST: Final = (*REQUEST_CONTEXT, "page_item_id")
 """Columns of impressions that a request carries into the features."""
@@ -35,21 +45,29 @@ def split_slates(log: Log, store: EventStore, config: SplitConfig) -> Split:
         UsageError: A log without impressions, a validation mode for click-only logs, or impossible lengths.
         DataError: A part without a request.
     """
-    if log.impressions is None:
-        raise UsageError("--candidates slate: expected a log with impressions, found clicks only. Use recall.")
-    if not divides_by_time(config):
-        raise UsageError(f"--validation {config.validation}: expected a click log, found shown lists. Use temporal.")
-    rows = requests_of(log.impressions)
-    # Numbered, so that two impressions of one user at one instant stay two.
-    clicked = rows.filter(pl.col("positives") > 0).with_row_index("user").with_columns(item=pl.lit(0))
-    # Long histories fill the counters before the first request: none needs to warm them up.
-    config = config if config.warmup_hours is not None else replace(config, warmup_hours=0.0)
+    impressions, clicked, config = _clicked(log, config)
     divided, sampled = divide(clicked, config)
-    requests = _canonical(sampled, store)
-    slates = slates_of(log.impressions, requests)
-    requests = _with_ages(requests, slates, store)
+    requests, positives, slates = _requests_and_lists(impressions, sampled, store)
     protocol = protocol_of(log, config, divided, requests) | {"requests": "every impression with a click"}
-    return Split(requests, _positives(slates), protocol, divided.known_until, divided.learn_until, slates)
+    return Split(requests, positives, protocol, divided.known_until, divided.learn_until, slates)
+
+
+def slate_folds(log: Log, store: EventStore, config: SplitConfig, folds: int) -> list[Split]:
+    """As `newsrec.split.rolling_folds`, whose errors it raises, of impressions with a click; each with its lists."""
+    impressions, clicked, config = _clicked(log, config)
+
+    def split_of(fold: Fold) -> Split:
+        requests, positives, slates = _requests_and_lists(impressions, fold.rows, store)
+        return Split(requests, positives, fold.protocol, fold.until, fold.valid, slates)
+
+    return [split_of(fold) for fold in divide_folds(clicked, config, folds)]
+
+
+def folds_for_recall(log: Log, store: EventStore, config: SplitConfig, folds: int) -> list[Split]:
+    """Folds of the requests that `split_for_recall` makes."""
+    if log.impressions is None:
+        return rolling_folds(log, store, config, folds)
+    return [replace(fold, slates=None) for fold in slate_folds(log, store, config, folds)]
 
 
 def split_for_recall(log: Log, store: EventStore, config: SplitConfig) -> Split:
@@ -149,6 +167,29 @@ def _canonical(rows: pl.DataFrame, store: EventStore) -> pl.DataFrame:
     )
 
 
+def _clicked(log: Log, config: SplitConfig) -> tuple[pl.DataFrame, pl.DataFrame, SplitConfig]:
+    """The impressions, those with a click as moments to divide, and the configuration that fits them."""
+    if log.impressions is None:
+        raise UsageError("--candidates slate: expected a log with impressions, found clicks only. Use recall.")
+    if not divides_by_time(config):
+        raise UsageError(f"--validation {config.validation}: expected a click log, found shown lists. Use temporal.")
+    rows = requests_of(log.impressions)
+    # Numbered, so that two impressions of one user at one instant stay two.
+    clicked = rows.filter(pl.col("positives") > 0).with_row_index("user").with_columns(item=pl.lit(0))
+    # Long histories fill the counters before the first request: none needs to warm them up.
+    config = config if config.warmup_hours is not None else replace(config, warmup_hours=0.0)
+    return log.impressions, clicked, config
+
+
+def _requests_and_lists(
+    impressions: pl.DataFrame, sampled: pl.DataFrame, store: EventStore
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Canonical requests, their positives and their lists."""
+    requests = _canonical(sampled, store)
+    slates = slates_of(impressions, requests)
+    return _with_ages(requests, slates, store), _positives(slates), slates
+
+
 def _positives(slates: pl.DataFrame) -> pl.DataFrame:
     return slates.filter(pl.col("label") == 1).select("request_id", "item_id")
 
@@ -170,3 +211,9 @@ SPLITS: Final[dict[str, Callable[[Log, EventStore, SplitConfig], Split]]] = {
     "slate": split_slates,
 }
 """What `--candidates` names -> how requests are made and divided."""
+
+FOLDS: Final[dict[str, Callable[[Log, EventStore, SplitConfig, int], list[Split]]]] = {
+    "recall": folds_for_recall,
+    "slate": slate_folds,
+}
+"""The same for the folds of tuning, which leave the test period out."""

@@ -3,6 +3,7 @@
 `python -m newsrec.train --ranker lgbm` and the library function `train` do the same.
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -73,6 +74,7 @@ def train(config: TrainConfig = DEFAULTS, progress: Progress | None = None, *, l
             found = artefacts(log)
             own.refuse_unfit(log)
         _introduce(log, found, tell)
+        _tell_of_other_data(config, log, tell)
 
         # 2 split
         config = config.settled(log)
@@ -81,7 +83,7 @@ def train(config: TrainConfig = DEFAULTS, progress: Progress | None = None, *, l
         split = replace(split, requests=own.with_columns(split.requests, log.impressions))
 
         # 3 to 5 recall, candidates, features
-        assembly = _assembly(config, log, store, split, clock, own)
+        assembly = assembly_of(config, log, store, split, clock, own)
         sampling = replace(config.sampling, seed=config.seed)
         rows = training_data(assembly, split.part("train"), split.positives, sampling, tell)
         watched = training_data(assembly, split.part("valid"), split.positives, None, tell)
@@ -171,9 +173,18 @@ def _introduce(log: Log, found: list[Artefact], tell: Progress) -> None:
             tell.say(f"artefact {artefact.name} ({artefact.share:.1%}): {artefact.explanation}")
 
 
-def _assembly(
+def _tell_of_other_data(config: TrainConfig, log: Log, tell: Progress) -> None:
+    if config.tuned_on not in (None, log.fingerprint):
+        tell.say(
+            f"note: --params were tuned on other data (fingerprint {str(config.tuned_on)[:12]}), this log has "
+            f"{log.fingerprint[:12]}"
+        )
+
+
+def assembly_of(
     config: TrainConfig, log: Log, store: EventStore, split: Split, clock: Clock, own: OwnFeatures
 ) -> Assembly:
+    """Channels and features of a settled configuration; what is learned looks no further than `split.learn_until`."""
     # Codes of context values are learned before validation begins, as everything else that is learned.
     seen, shown = log.clicks, log.impressions
     if split.learn_until is not None:
@@ -193,7 +204,8 @@ def _assembly(
     )
 
 
-def _categorical(features: tuple[Feature, ...] | list[Feature]) -> list[str]:
+def categorical_of(features: Iterable[Feature]) -> list[str]:
+    """Names of the columns that hold codes."""
     return [f.name for f in features if f.categorical]
 
 
@@ -203,7 +215,7 @@ def _fit(config: TrainConfig, assembly: Assembly, rows: RankingData, watched: Ra
         return ranker.fit(
             rows,
             watched,
-            categorical=_categorical(list(assembly.features)),
+            categorical=categorical_of(assembly.features),
             seed=config.seed,
             on_iteration=lambda: step(1),
         )
@@ -237,7 +249,7 @@ def _rerank(
 
 def _refit(config: TrainConfig, assembly: Assembly, ranker: Ranker, rows: RankingData) -> Ranker:
     with assembly.clock.time("refit"):
-        return ranker.refit(rows, categorical=_categorical(list(assembly.features)), seed=config.seed)
+        return ranker.refit(rows, categorical=categorical_of(assembly.features), seed=config.seed)
 
 
 def _as_onnx(folder: Path, assembly: Assembly, ranker: Ranker, rows: RankingData, tell: Progress) -> None:

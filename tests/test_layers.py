@@ -227,6 +227,13 @@ def test_what_networks_import_is_declared_as_the_neural_extra() -> None:
     }
 
 
+def test_what_tuning_imports_is_declared_as_its_extra() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = [*project["dependencies"], *project["optional-dependencies"]["tuning"]]
+    imported = third_party(set().union(*(IMPORTS[n] for n in PATHS if n.startswith("tuning"))))
+    assert {"optuna", "plotly"} <= imported <= {line.split(">")[0] for line in declared}
+
+
 def test_recommending_loads_nothing_heavy(trained: TrainResult, python: Callable[..., CompletedProcess[str]]) -> None:
     code = (
         "import sys; from newsrec.serve import Recommender;"

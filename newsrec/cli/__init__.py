@@ -44,14 +44,14 @@ def run_verb(verb: str) -> None:
     sys.exit(main([verb, *sys.argv[1:]]))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run a command line and return its exit code; nothing escapes. No word at all asks for help."""
+def main(arguments: list[str] | None = None, app: typer.Typer = app, name: str = "newsrec") -> int:
+    """Run a command line of an app and return its exit code; nothing escapes. No word at all asks for help."""
     return_big_blocks()
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
     given = [word for word in given if word != "--debug"] or ["--help"]
     try:
-        code = app(given, standalone_mode=False, prog_name="newsrec")
+        code = app(given, standalone_mode=False, prog_name=name)
         if code == STOPPED:
             raise KeyboardInterrupt  # Typer takes a pressed key and returns its code instead
     except NewsrecError as error:

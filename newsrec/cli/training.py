@@ -98,12 +98,12 @@ def train(
     newsrec train --data clicks.csv --format table --column user_id=reader --column item_id=story
     """
     from newsrec import train as stage
-    from newsrec.params import load_params
+    from newsrec.params import ParamsFile, load_params
     from newsrec.recall import settings_of
     from newsrec.split import SplitConfig
     from newsrec.train_config import TrainConfig
 
-    chosen = load_params(params, ranker) if params else {}
+    chosen = load_params(params, ranker) if params else ParamsFile({})
     periods = SplitConfig(
         validation=validation.value,
         test_days=test_days,
@@ -117,7 +117,8 @@ def train(
         data=data,
         format=format,
         ranker=ranker,
-        params=chosen | ({"objective": objective} if objective else {}),
+        params={**chosen.params, **({"objective": objective} if objective else {})},
+        tuned_on=chosen.tuned_on,
         out=out,
         overwrite=overwrite,
         candidates=candidates,

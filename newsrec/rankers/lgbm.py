@@ -53,6 +53,10 @@ class LgbmParams:
     """Leaves per tree, 2..131072."""
     min_data_in_leaf: int | None = None
     """Rows per leaf at least, >= 0."""
+    leaves_scale: float = 1.0
+    """Times as many leaves as follow from the rows, above 0, at most 100: what was tuned on a sample fits more rows."""
+    leaf_rows_scale: float = 1.0
+    """Times as many rows per leaf at least as follow from the rows, above 0, at most 100."""
     models: int | None = None
     """Models with a seed each whose scores are averaged, 1..100."""
     feature_fraction: float = 0.5
@@ -91,12 +95,36 @@ class LgbmParams:
         >>> grown.num_leaves, grown.min_data_in_leaf, grown.models
         (200, 428, 1)
         """
+        leaves = min(max(rows // ROWS_PER_LEAF, LEAVES[0]), LEAVES[1])
+        leaf_rows = min(max(rows // SMALL_LEAVES, LEAF_ROWS[0]), LEAF_ROWS[1])
         fitting: dict[str, Any] = {
-            "num_leaves": min(max(rows // ROWS_PER_LEAF, LEAVES[0]), LEAVES[1]),
-            "min_data_in_leaf": min(max(rows // SMALL_LEAVES, LEAF_ROWS[0]), LEAF_ROWS[1]),
+            "num_leaves": max(2, round(leaves * self.leaves_scale)),
+            "min_data_in_leaf": max(1, round(leaf_rows * self.leaf_rows_scale)),
             "models": 1 if rows >= LARGE else MODELS,
         }
         return replace(self, **{name: value for name, value in fitting.items() if getattr(self, name) is None})
+
+    def settings(self, seed: int) -> dict[str, Any]:
+        """As LightGBM spells them; for parameters whose number of rows is settled (`for_rows`)."""
+        return {
+            "objective": self.objective,
+            "metric": "ndcg",
+            "eval_at": [5],
+            "learning_rate": self.learning_rate,
+            "num_leaves": self.num_leaves,
+            "min_data_in_leaf": self.min_data_in_leaf,
+            "feature_fraction": self.feature_fraction,
+            "bagging_fraction": self.bagging_fraction,
+            "bagging_freq": 1,
+            "lambda_l2": self.lambda_l2,
+            "max_bin": self.max_bin,
+            "lambdarank_truncation_level": self.truncation,
+            "num_threads": self.threads,
+            "seed": seed,
+            "deterministic": self.deterministic,
+            "force_row_wise": self.deterministic,
+            "verbose": -1,
+        }
 
 
 _WHOLE: Final[dict[str, tuple[int, int]]] = {
@@ -113,6 +141,7 @@ _WHOLE: Final[dict[str, tuple[int, int]]] = {
 _BY_ROWS: Final = ("num_leaves", "min_data_in_leaf", "models")
 """Parameters that may be left to the number of rows."""
 _SHARES: Final = ("learning_rate", "feature_fraction", "bagging_fraction")
+_SCALES: Final = ("leaves_scale", "leaf_rows_scale")
 
 
 def _fault(name: str, value: object) -> str | None:
@@ -126,6 +155,8 @@ def _fault(name: str, value: object) -> str | None:
         wanted = f"a whole number in {low}..{high}"
     elif name in _SHARES:
         good, wanted = number and 0 < value <= 1, "a number above 0, at most 1"  # type: ignore[operator]
+    elif name in _SCALES:
+        good, wanted = number and 0 < value <= 100, "a number above 0, at most 100"  # type: ignore[operator]
     elif name == "objective":
         good, wanted = value in OBJECTIVES, f"one of {list(OBJECTIVES)}"
     elif name == "lambda_l2":
@@ -179,13 +210,18 @@ class LgbmRanker:
             stop = lgb.early_stopping(self.params.patience, verbose=False)
             callbacks += [lgb.record_evaluation(curves), stop]
         first = lgb.train(
-            self._settings(seed), data, self.params.trees, valid_sets=valid_sets, valid_names=names, callbacks=callbacks
+            self.params.settings(seed),
+            data,
+            self.params.trees,
+            valid_sets=valid_sets,
+            valid_names=names,
+            callbacks=callbacks,
         )
         of_valid = curves.get("valid", {}).get(METRIC, [])
         best = int(np.argmax(of_valid)) + 1 if of_valid else first.num_trees()
         # Validation chooses the number of trees with the first model; the others only average out its luck.
         others = [
-            lgb.train(self._settings(seed + i), data, best, callbacks=[*told])
+            lgb.train(self.params.settings(seed + i), data, best, callbacks=[*told])
             for i in range(1, self.params.models or 1)
         ]
         of_train = curves.get(CURVE_SET, {}).get(METRIC, [])
@@ -275,28 +311,6 @@ class LgbmRanker:
             )
         self._boosters, self.fitting = boosters, fitting
 
-    def _settings(self, seed: int) -> dict[str, Any]:
-        p = self.params
-        return {
-            "objective": p.objective,
-            "metric": "ndcg",
-            "eval_at": [5],
-            "learning_rate": p.learning_rate,
-            "num_leaves": p.num_leaves,
-            "min_data_in_leaf": p.min_data_in_leaf,
-            "feature_fraction": p.feature_fraction,
-            "bagging_fraction": p.bagging_fraction,
-            "bagging_freq": 1,
-            "lambda_l2": p.lambda_l2,
-            "max_bin": p.max_bin,
-            "lambdarank_truncation_level": p.truncation,
-            "num_threads": p.threads,
-            "seed": seed,
-            "deterministic": p.deterministic,
-            "force_row_wise": p.deterministic,
-            "verbose": -1,
-        }
-
 
 def _check(data: RankingData) -> None:
     """Refuse what LightGBM would abort on, take in silence, or explain badly."""
@@ -317,14 +331,14 @@ def _check(data: RankingData) -> None:
         raise DataError(f"ranker: expected labels 0 and 1, found {labels[:5].tolist()}.")
     if len(labels) < 2:
         raise DataError(f"ranker: expected clicked and not clicked rows, found only label {labels[0]:g}.")
-    groups = _groups(data.request)
+    groups = group_lengths(data.request)
     if len(groups) != len(np.unique(data.request)):
         raise DataError("ranker: expected the rows of a request to stand together, found one in several places.")
     if groups.max() > MAX_GROUP:
         raise DataError(f"ranker: expected lists of at most {MAX_GROUP} candidates, found {groups.max()}.")
 
 
-def _groups(request: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def group_lengths(request: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Lengths of the runs of equal request ids."""
     starts = np.flatnonzero(np.concatenate([[True], request[1:] != request[:-1]]))
     return np.diff(np.append(starts, len(request)))
@@ -334,7 +348,7 @@ def _dataset(data: RankingData, categorical: Sequence[str], reference: lgb.Datas
     return lgb.Dataset(
         data.features,
         label=data.label,
-        group=_groups(data.request),
+        group=group_lengths(data.request),
         weight=data.weight,
         categorical_feature=[name for name in categorical if name in data.features.columns],
         reference=reference,
@@ -344,7 +358,7 @@ def _dataset(data: RankingData, categorical: Sequence[str], reference: lgb.Datas
 
 def _first_rows(data: RankingData) -> RankingData:
     """An even sample of whole requests of about `CURVE_ROWS` rows."""
-    groups = _groups(data.request)
+    groups = group_lengths(data.request)
     step = max(1, len(data) // CURVE_ROWS)
     rows = np.flatnonzero(np.repeat(np.arange(len(groups)) % step == 0, groups))
     return RankingData(data.features[rows], data.label[rows], data.request[rows], data.weight[rows])

@@ -10,7 +10,7 @@ import polars as pl
 from features.events import EventStore
 from newsrec.data.log import Log
 from newsrec.split.config import EMBEDDED_REQUESTS, LOG_REQUESTS, PARTS, REQUEST, Split, SplitConfig
-from newsrec.split.folds import rolling_folds
+from newsrec.split.folds import Fold, divide_folds, rolling_folds
 from newsrec.split.modes import VALIDATIONS, Divided, divide, divides_by_time
 from newsrec.split.requests import clicks_with_history, requests_of
 from newsrec.split.unseen import held_out_requests
@@ -20,9 +20,11 @@ __all__ = [
     "LOG_REQUESTS",
     "PARTS",
     "VALIDATIONS",
+    "Fold",
     "Split",
     "SplitConfig",
     "divide",
+    "divide_folds",
     "divides_by_time",
     "held_out_requests",
     "protocol_of",

@@ -1,5 +1,8 @@
 """Folds for tuning: nothing in them touches the test period."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import polars as pl
 
 from features.columns import HOUR
@@ -9,6 +12,21 @@ from newsrec.errors import DataError, UsageError
 from newsrec.split.config import Split, SplitConfig
 from newsrec.split.modes import Borders, borders_of, check, divides_by_time
 from newsrec.split.requests import clicks_with_history, requests_of, sample
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Moments that train, and those of the period after them that validate.
+
+    `rows`: those that were given, sampled, with `at`, `statistics_at` (ms) and `split` (`train` or `valid`).
+    """
+
+    rows: pl.DataFrame
+    valid: int
+    """First moment of the validation period, ms."""
+    until: int
+    """The moment after it, ms."""
+    protocol: dict[str, object]
 
 
 def rolling_folds(log: Log, store: EventStore, config: SplitConfig, folds: int) -> list[Split]:
@@ -27,6 +45,16 @@ def rolling_folds(log: Log, store: EventStore, config: SplitConfig, folds: int) 
         UsageError: No fold asked for, a validation mode that does not divide by time, or impossible lengths.
         DataError: The log is too short for so many folds.
     """
+
+    def split_of(fold: Fold) -> Split:
+        frame, positives = requests_of(fold.rows, store)
+        return Split(frame, positives, fold.protocol, fold.until, fold.valid)
+
+    return [split_of(fold) for fold in divide_folds(clicks_with_history(log, store), config, folds)]
+
+
+def divide_folds(rows: pl.DataFrame, config: SplitConfig, folds: int) -> Iterator[Fold]:
+    """Divide moments (`time` in ms, `user`, `item`) as `rolling_folds` says, which also names the errors."""
     check(config)
     if not divides_by_time(config):
         raise UsageError(
@@ -35,12 +63,11 @@ def rolling_folds(log: Log, store: EventStore, config: SplitConfig, folds: int) 
         )
     if folds < 1:
         raise UsageError(f"folds: expected one fold or more, found {folds}.")
-    clicks = clicks_with_history(log, store)
-    borders = borders_of(clicks, config)
-    return [_fold(clicks, store, config, borders, number) for number in range(folds)]
+    borders = borders_of(rows, config)
+    return (_fold(rows, config, borders, number) for number in range(folds))
 
 
-def _fold(clicks: pl.DataFrame, store: EventStore, config: SplitConfig, borders: Borders, number: int) -> Split:
+def _fold(rows: pl.DataFrame, config: SplitConfig, borders: Borders, number: int) -> Fold:
     length = borders.test - borders.valid  # on whole hours, so that folds touch and no hour is shared
     valid, until = borders.valid - number * length, borders.test - number * length
     time = pl.col("time")
@@ -48,7 +75,7 @@ def _fold(clicks: pl.DataFrame, store: EventStore, config: SplitConfig, borders:
     if config.validation == "gap":
         frozen = pl.min_horizontal(time, pl.lit(valid - round(config.gap_hours * HOUR)))
         statistics_at = pl.when(time >= valid).then(frozen).otherwise(time)
-    requests = clicks.filter((time >= borders.train) & (time < until)).with_columns(
+    requests = rows.filter((time >= borders.train) & (time < until)).with_columns(
         pl.when(time >= valid).then(pl.lit("valid")).otherwise(pl.lit("train")).alias("split"),
         time.alias("at"),
         statistics_at.alias("statistics_at"),
@@ -58,5 +85,5 @@ def _fold(clicks: pl.DataFrame, store: EventStore, config: SplitConfig, borders:
             f"fold {number}: expected training and validation requests, found {sorted(set(requests['split']))}. "
             "Ask for fewer folds or shorter --valid-days."
         )
-    frame, positives = requests_of(sample(requests, config), store)
-    return Split(frame, positives, {"validation": config.validation, "fold": number}, until, valid)
+    protocol: dict[str, object] = {"validation": config.validation, "fold": number}
+    return Fold(sample(requests, config), valid, until, protocol)

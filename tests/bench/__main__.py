@@ -6,7 +6,7 @@ Without `--data` they run on the simulated log. Let nothing else run meanwhile.
 import argparse
 from pathlib import Path
 
-from tests.bench import exported, features, itemcf, serving, training
+from tests.bench import exported, features, itemcf, serving, training, tuning
 
 BENCHMARKS = {
     "features": features.run,
@@ -14,6 +14,7 @@ BENCHMARKS = {
     "onnx": exported.run,
     "serving": serving.run,
     "training": training.run,
+    "tuning": tuning.run,
 }
 
 

@@ -21,7 +21,7 @@ from newsrec.params import load_params
 def test_plain_and_tuned_files_are_read(tmp_path: Path, content: dict[str, Any]) -> None:
     path = tmp_path / "params.json"
     path.write_text(json.dumps(content), encoding="utf-8")
-    assert load_params(path, "lgbm") == {"trees": 7, "num_leaves": 15}
+    assert load_params(path, "lgbm").params == {"trees": 7, "num_leaves": 15}
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,7 @@ def test_plain_and_tuned_files_are_read(tmp_path: Path, content: dict[str, Any])
         ("", "--params: expected a JSON file, found"),
         ("[1]", "--params: expected a JSON object, found list in"),
         ('{"params": [1]}', "--params: expected a JSON object, found list in"),
+        ('{"format_version": 99, "params": {}}', "--params: expected format version 1, found 99 in"),
         ('{"ranker": "linear", "params": {}}', "expected parameters of the ranker 'lgbm', found 'linear' in"),
     ],
 )
@@ -45,3 +46,11 @@ def test_bad_files_are_refused_by_name(tmp_path: Path, text: str, message: str) 
 def test_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--params: expected a JSON file, found '.*none.json'"):
         load_params(tmp_path / "none.json", "lgbm")
+
+
+def test_file_tells_what_it_was_tuned_on(tmp_path: Path) -> None:
+    path = tmp_path / "params.json"
+    path.write_text('{"format_version": 1, "params": {"trees": 7}, "data": {"fingerprint": "f"}}', encoding="utf-8")
+    assert load_params(path, "lgbm").tuned_on == "f"
+    path.write_text('{"trees": 7}', encoding="utf-8")
+    assert load_params(path, "lgbm").tuned_on is None

@@ -12,7 +12,15 @@ from features.events import EventStore
 from features.vocabulary import Vocabulary
 from newsrec.data import Log
 from newsrec.errors import DataError, UsageError
-from newsrec.slates import SPLITS, canonical_requests, requests_of, slates_of, split_for_recall, split_slates
+from newsrec.slates import (
+    FOLDS,
+    SPLITS,
+    canonical_requests,
+    requests_of,
+    slates_of,
+    split_for_recall,
+    split_slates,
+)
 from newsrec.slates import unseen_slates as unseen
 from newsrec.split import PARTS, Split, SplitConfig, split_log
 from tests.factories import articles_of, clicks_of, instant, log_of, ms
@@ -285,3 +293,23 @@ def test_moment_of_a_list_is_its_own_and_not_that_of_its_click() -> None:
     log = Log("made", log_of(clicks_of(rows)).clicks, ARTICLES, impressions=shown_log().impressions)
     moments = {moment - timedelta(seconds=4) for moment in log.clicks["clicked_at"]}
     assert set(split_of(log).requests["requested_at"]) == moments
+
+
+@pytest.mark.parametrize("candidates", FOLDS)
+def test_folds_are_the_split_without_its_test_period_and_one_validation_period_earlier(candidates: str) -> None:
+    log, config = shown_log(), SplitConfig()
+    whole = SPLITS[candidates](log, store_of(log), config)
+    latest, earlier = FOLDS[candidates](log, store_of(log), config, 2)
+    for part in ("train", "valid"):
+        assert asked(latest, part) == asked(whole, part)
+    assert asked(latest, "test") == asked(earlier, "test") == []
+    assert asked(earlier, "valid") == [70]  # the day before, with what lies a millisecond before its end
+    assert asked(earlier, "train") == [90]
+    assert (latest.slates is None) == (candidates == "recall")
+    assert set(latest.positives["item_id"]) == set(whole.positives.join(latest.requests, on="request_id")["item_id"])
+
+
+def test_folds_over_shown_lists_need_lists() -> None:
+    log = Log("made", shown_log().clicks, ARTICLES)
+    with pytest.raises(UsageError, match="--candidates slate: expected a log with impressions, found clicks only"):
+        FOLDS["slate"](log, store_of(log), SplitConfig(), 2)

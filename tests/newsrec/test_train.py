@@ -123,7 +123,7 @@ class TestWhatARunLeaves:
         assert f"{trained.metrics['rank']['mrr@5']:.4f}" in page
 
     def test_parameters_are_kept_with_the_trees_that_validation_chose(self, trained: TrainResult) -> None:
-        kept = load_params(trained.run / "params.json", "lgbm")
+        kept = load_params(trained.run / "params.json", "lgbm").params
         chosen = FEW_TREES | {"trees": trained.metrics["curves"]["best_iteration"]}
         assert {name: kept[name] for name in FEW_TREES} == chosen
 

@@ -1,0 +1,124 @@
+"""A study at work: what a trial costs beside the bare `lgb.train`, and what a second worker brings and takes."""
+
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+
+import lightgbm as lgb
+import optuna
+
+from newsrec.data import Log, read_log
+from newsrec.process import return_big_blocks
+from newsrec.progress import Silent
+from newsrec.rankers.lgbm import LgbmParams
+from newsrec.simulate import simulate
+from newsrec.split import SplitConfig
+from newsrec.train_config import TrainConfig
+from tuning.frames import Frames, write_frames
+from tuning.objective import LgbmObjective, Setting
+from tuning.run import TRAIN_REQUESTS, VALID_REQUESTS
+from tuning.spaces import LGBM, Dimension, Space
+from tuning.storage import open_storage
+from tuning.study import open_study
+from tuning.trials import Plan, finished, work
+from tuning.workers import WorkerTask, run_workers
+
+ROUNDS = 3
+TREES = 100
+TRIALS = 6
+FIXED: Space = {name: Dimension(each.default, choices=(each.default,)) for name, each in LGBM.items()} | {
+    "trees": Dimension(TREES, choices=(TREES,)),
+    "patience": Dimension(TREES, choices=(TREES,)),
+    "lambda_l2": Dimension(5.0, 4.9, 5.1),
+}
+"""The defaults with a fixed number of trees: every trial is the same work."""
+
+
+def run(data: Path | None) -> Iterator[str]:
+    """Ratio of a trial to bare training on the same binned rows; rate and memory of one worker and of two."""
+    return_big_blocks()
+    with tempfile.TemporaryDirectory() as folder:
+        split = SplitConfig(train_requests=TRAIN_REQUESTS, valid_requests=VALID_REQUESTS)
+        frames = write_frames(TrainConfig(split=split), _log(data), 2, _made(Path(folder) / "frames"), Silent())
+        rows = [fold.rows for fold in frames.facts.folds]
+        yield f"{len(frames.facts.features)} features, training rows of the folds {rows}, {TREES} trees a fold"
+        yield _cost(frames, Path(folder))
+        yield from _workers(frames, Path(folder))
+
+
+def _log(data: Path | None) -> Log:
+    return simulate().log if data is None else read_log(data)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def _cost(frames: Frames, folder: Path) -> str:
+    """Trials through a study on SQLite, reports and pruner included, in turn with bare training."""
+    objective = LgbmObjective(frames, Setting())
+    binned = [objective._binned(fold) for fold in range(len(frames.facts.folds))]
+    study = open_study(open_storage(f"sqlite:///{folder}/cost.db"), "cost", _protocol(), FIXED)
+
+    def bare() -> None:
+        for fold, (train, valid) in enumerate(binned):
+            params = LgbmParams(trees=TREES, patience=TREES).for_rows(frames.facts.folds[fold].rows)
+            stop = lgb.early_stopping(TREES, verbose=False)
+            settings = objective.settings(params)
+            lgb.train(settings, train, TREES, valid_sets=[valid], valid_names=["valid"], callbacks=[stop])
+
+    def trial() -> None:
+        work(study, objective, FIXED, Plan(finished(study) + 1))
+
+    bare()
+    spent = [(_seconds(bare), _seconds(trial)) for _ in range(ROUNDS)]
+    alone, ours = (median(each) for each in zip(*spent, strict=True))
+    return f"a trial {ours:.2f} s, bare lgb.train {alone:.2f} s: {ours / alone:.3f} times (limit 1.05)"
+
+
+def _workers(frames: Frames, folder: Path) -> Iterator[str]:
+    """The same number of equal trials by one worker with all cores and by two with half of them each."""
+    found = []
+    for jobs in (1, 2):
+        url = f"sqlite:///{folder}/jobs-{jobs}.db"
+        study = open_study(open_storage(url), "jobs", _protocol(), FIXED, sampler="random")
+        setting = Setting(threads=max(1, (os.cpu_count() or 1) // jobs))
+        task = WorkerTask(url, "jobs", frames.folder, "lgbm", FIXED, setting, Plan(TRIALS), "random", 0)
+        peak = [0.0]
+
+        def look(peak: list[float] = peak) -> None:
+            peak[0] = max(peak[0], sum(_pss_mb(child.pid) for child in multiprocessing.active_children()))
+
+        seconds = _seconds(lambda task=task, jobs=jobs, study=study, look=look: run_workers(task, jobs, study, look))
+        times = [t.datetime_complete - t.datetime_start for t in study.trials if t.datetime_complete]
+        rate = 60 * finished(study) / seconds
+        found.append((rate, peak[0]))
+        each = median(time.total_seconds() for time in times)
+        yield f"{jobs} workers: {rate:.2f} trials a minute ({each:.1f} s each), at most {peak[0]:,.0f} MB (PSS)"
+    (one, alone), (two, both) = found
+    yield f"two against one: {two / one:.2f} times the trials, {both / alone:.2f} times the memory (limit 1.8)"
+
+
+def _protocol() -> dict[str, str]:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return {"metric": "ndcg@10"}
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _pss_mb(pid: int | None) -> float:
+    """Memory of a process, what it shares divided among those that share it."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1000
