@@ -23,6 +23,7 @@ STAGES: Final = (
     "progress",
     "process",
     "metrics",
+    "calibration",
     "data",
     "simulate",
     "artefacts",
@@ -31,6 +32,9 @@ STAGES: Final = (
     "recall",
     "state",
     "candidates",
+    "stories",
+    "sampling",
+    "exposure",
     "own_probe",
     "own",
     "inspect",
@@ -51,6 +55,7 @@ STAGES: Final = (
     "explain",
     "fallback",
     "history",
+    "diversity",
     "live",
     "answers",
     "serve",
@@ -58,6 +63,7 @@ STAGES: Final = (
     "recommend",
     "drift",
     "update",
+    "experiment",
     "api",
     "console",
     "cli",
@@ -73,7 +79,10 @@ NETWORKS: Final = {
 }
 """Modules of training that import torch; `newsrec.rerankers` itself names networks without it."""
 ONLY_IN: Final = {
-    "typer": {"newsrec.cli", *(f"newsrec.cli.{name}" for name in ("bundles", "logs", "options", "training"))},
+    "typer": {
+        "newsrec.cli",
+        *(f"newsrec.cli.{name}" for name in ("bundles", "experiments", "logs", "options", "training")),
+    },
     "rich": {"newsrec.console"},
     "jinja2": {"newsrec.report.page"},
     "markupsafe": {"newsrec.report.charts", "newsrec.report.view"},
