@@ -12,6 +12,7 @@ import polars as pl
 from features.columns import TIME
 from newsrec.asked import Context
 from newsrec.assembly import chunks
+from newsrec.diversity import diversified
 from newsrec.errors import UsageError
 from newsrec.explain import explanations, proposed_by
 from newsrec.fallback import fill
@@ -138,9 +139,11 @@ def _best(live: Live, scoring: Scoring, requests: pl.DataFrame, k: int, chosen: 
     allowed = live.allowed(chosen, coded.at)
     candidates = assembly.cut(lists.filter(allowed.gather(pl.Series(live.store.item_codes(lists["item_id"])))))
     described = assembly.describe(candidates, requests)
+    scored = _scored(live, scoring, candidates, described, requests)
     best = (
-        _scored(live, scoring, candidates, described, requests)
-        .sort("request_id", "score", "item_id", descending=[False, True, False])
+        diversified(scored, requests, live.store, k, chosen.diversity)
+        if chosen.diversity.on
+        else scored.sort("request_id", "score", "item_id", descending=[False, True, False])
         .with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.UInt32).over("request_id").alias("rank"))
         .filter(pl.col("rank") <= k)
     )

@@ -4,7 +4,7 @@ Training, evaluation and serving all go through `Assembly`; there is no second i
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
 import numpy as np
@@ -20,13 +20,15 @@ from newsrec.candidates import (
     on_slates,
     positive_ranks,
     propose,
-    sample_negatives,
     whole_lists,
 )
 from newsrec.errors import UsageError
+from newsrec.exposure import exposure_weights, places
+from newsrec.metrics import effective_size
 from newsrec.progress import Clock, Progress, Silent
 from newsrec.rankers.base import RankingData
 from newsrec.recall import CHANNELS, Channel, RecallRequests, RecallSettings
+from newsrec.sampling import mark_negatives
 
 CHUNK_REQUESTS = 10_000
 """Requests handled at once: a million candidates at the default list length."""
@@ -129,6 +131,7 @@ def training_data(
     positives: pl.DataFrame,
     sampling: SamplingConfig | None,
     progress: Progress | None = None,
+    until: int | None = None,
 ) -> RankingData:
     """Labelled rows to fit on.
 
@@ -136,8 +139,10 @@ def training_data(
         assembly: Channels and features.
         requests: Canonical requests.
         positives: `request_id, item_id`.
-        sampling: Which negatives to keep; None keeps whole lists (validation). What was shown is never sampled.
+        sampling: Which negatives to keep; None keeps whole lists (validation). What was shown is only sampled where a
+            sampler other than the default is named.
         progress: Told after each chunk.
+        until: End of the training time, ms; None is the end of the log. See `newsrec.sampling.mark_negatives`.
 
     Returns:
         Rows of the requests whose clicked article was proposed; the others cannot teach an order.
@@ -145,27 +150,43 @@ def training_data(
     parts = []
     with (progress or Silent()).stage("features", len(requests)) as step:
         for chunk in chunks(requests):
-            parts.append(_training_chunk(assembly, chunk, positives, sampling))
+            parts.append(_training_chunk(assembly, chunk, positives, sampling, until))
             step(len(chunk))
     if not parts:
         return RankingData.empty([f.name for f in assembly.features])
-    return RankingData.concat(parts)
+    data = RankingData.concat(parts)
+    if sampling is None or sampling.exposure == "none":
+        return data
+    clicked = data.weight[data.label == 1]
+    weighs = effective_size(clicked)
+    (progress or Silent()).say(
+        f"exposure weights ({sampling.exposure}): {len(clicked):,} clicks tell as much as {weighs:,.0f} of equal weight"
+    )
+    return replace(data, weight=data.weight / max(float(clicked.mean()), 1e-12) if len(clicked) else data.weight)
 
 
 def _training_chunk(
-    assembly: Assembly, requests: pl.DataFrame, positives: pl.DataFrame, sampling: SamplingConfig | None
+    assembly: Assembly,
+    requests: pl.DataFrame,
+    positives: pl.DataFrame,
+    sampling: SamplingConfig | None,
+    until: int | None,
 ) -> RankingData:
     lists, _ = assembly.lists(requests)
     labelled = label(assembly.cut(lists), positives)
-    sampled = sampling is not None and assembly.slates is None
-    marked = sample_negatives(labelled, cast(SamplingConfig, sampling)) if sampled else whole_lists(labelled)
+    if sampling is None or (assembly.slates is not None and sampling.sampler == SamplingConfig.sampler):
+        marked = whole_lists(labelled)
+    else:
+        marked = mark_negatives(labelled, requests, assembly.store, sampling, until)
     rows = marked.filter("kept")
-    return RankingData(
-        assembly.describe(marked, requests),
-        rows["label"].to_numpy(),
-        rows["request_id"].to_numpy(),
-        (1.0 / rows["sampling_probability"]).to_numpy(),
-    )
+    weight = (1.0 / rows["sampling_probability"]).to_numpy()
+    place = None
+    if sampling is not None:
+        weight = weight if sampling.weighted else np.ones(len(rows))
+        weight = weight * exposure_weights(rows, requests, assembly.store, sampling.exposure, sampling.exposure_clip)
+        place = places(rows, requests, assembly.store) if sampling.places else None
+    described = assembly.describe(marked, requests)
+    return RankingData(described, rows["label"].to_numpy(), rows["request_id"].to_numpy(), weight, place)
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,22 @@ class SamplingConfig:
     """Which negatives of a training request are kept."""
 
     top: int = 12
-    """Best of the merged list, always kept (hard negatives); >= 0."""
+    """`list`: best of the merged list, always kept (hard negatives); >= 0."""
     others: int = 12
-    """Drawn evenly from the rest of the list, whose articles are all alive: proposed at that moment; >= 0."""
+    """`list`: drawn evenly from the rest, whose articles are all alive: proposed at that moment; >= 0."""
     seed: int = 0
+    sampler: str = "list"
+    """Name in `newsrec.sampling.SAMPLERS`, or a mixture such as `random:3+hard:1`."""
+    ratio: float = 4.0
+    """Other samplers: negatives per clicked article, > 0."""
+    weighted: bool = True
+    """Rows weigh one by their sampling probability."""
+    exposure: str = "none"
+    """Name in `newsrec.exposure.PROPENSITIES`: lists weigh one by the chance that their click was shown."""
+    exposure_clip: float = 10.0
+    """Largest such weight, >= 1."""
+    places: bool = False
+    """Rows keep the place at which they were shown, for a ranker that learns its bias."""
 
 
 def propose(channels: Mapping[str, Channel], requests: RecallRequests, items: pl.Series) -> pl.DataFrame:
@@ -86,7 +98,7 @@ def sample_negatives(labelled: pl.DataFrame, config: SamplingConfig) -> pl.DataF
         The same rows with `kept` (Boolean) and `sampling_probability` (Float32, 0 < p <= 1; 1 where always kept).
     """
     rest = (pl.col("label") == 0) & (pl.col("recall_rank") > config.top)
-    draw = _noise(labelled["request_id"].to_numpy(), labelled["recall_rank"].to_numpy(), config.seed)
+    draw = noise(labelled["request_id"].to_numpy(), labelled["recall_rank"].to_numpy(), config.seed)
     drawn = labelled.with_columns(pl.Series("draw", draw)).with_columns(
         pl.when(rest).then(pl.col("draw")).rank("ordinal").over("request_id").alias("order"),
         rest.sum().over("request_id").alias("rest"),
@@ -130,7 +142,7 @@ def _place_in_group(group: pl.Series) -> np.ndarray:
     return index - np.maximum.accumulate(np.where(starts, index, 0)) + 1
 
 
-def _noise(request: np.ndarray, rank: np.ndarray, seed: int) -> np.ndarray:
+def noise(request: np.ndarray, rank: np.ndarray, seed: int) -> np.ndarray:
     """A repeatable random number per (request, rank): SplitMix64 (Steele, Lea & Flood 2014, figure 16)."""
     with np.errstate(over="ignore"):
         z = request.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + rank.astype(np.uint64)

@@ -19,6 +19,20 @@ from newsrec.evaluation import Difference, protocol_line
 from newsrec.progress import Show, Step
 
 LINE_EVERY_SECONDS = 15.0
+EXPERIMENT_TABLES = {
+    "figures, and paired against the baseline": (
+        *("auc", "auc_gain", "auc_low", "auc_high", "gauc", "gauc_gain", "gauc_low", "gauc_high"),
+        *("mrr@5", "mrr@5_gain", "mrr@5_low", "mrr@5_high"),
+    ),
+    "hard and easy negatives, and what sampled test lists would wrongly say": (
+        *("auc", "auc_hard", "auc_easy", "auc_sampled", "mrr@5", "mrr@5_sampled"),
+    ),
+    "calibration (errors by the click rate)": (
+        *("ece_before", "ece_after", "true_ece_before", "true_ece_after", "closed_form", "normalised_entropy"),
+    ),
+    "training": (*("negatives_per_click", "seconds", "trees", "seconds_to_baseline", "gap", "gain_in_common"),),
+}
+"""Titles and columns of what an experiment shows."""
 SHOWN = ("mrr@5", "hit@5", "ndcg@5", "ndcg@10", "auc", "gauc")
 
 
@@ -113,6 +127,8 @@ class Console:
         self._out.print(table)
         if metrics["recall"]:
             self._recall(metrics["recall"])
+        for line in _off_policy(metrics.get("off_policy")):
+            self.say(line)
         seconds = ", ".join(f"{name} {value:.0f} s" for name, value in metrics["seconds"].items())
         memory = metrics.get("peak_rss_mb")
         self.say(f"{seconds}{f'; peak memory {memory / 1000:.1f} GB' if memory else ''}")
@@ -142,6 +158,15 @@ class Console:
             )
         self._out.print(table)
 
+    def experiment(self, table: pl.DataFrame, protocol: Mapping[str, Any]) -> None:
+        """The cells of an experiment: what they are in one table, and beside it what they gained, cost and say."""
+        self.say(protocol_line(protocol))
+        cell = [name for name in ("negatives", "ratio", "weighted", "params") if table[name].null_count() < len(table)]
+        for title, names in EXPERIMENT_TABLES.items():
+            known = [name for name in names if name in table.columns and table[name].null_count() < len(table)]
+            if known:
+                self.frame(table.select(*cell, *known), title)
+
     def differences(self, found: Mapping[str, Difference]) -> None:
         """The paired comparison of two runs."""
         table = Table(box=box.SIMPLE_HEAD)
@@ -167,6 +192,18 @@ def stages(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
     baselines = {f"baseline {name}": figures for name, figures in metrics["baselines"].items()}
     models = {name: metrics[name] for name in ("rank", "rerank_alone", "rerank") if name in metrics}
     return baselines | models
+
+
+def _off_policy(found: Mapping[str, Any] | None) -> list[str]:
+    """One line per estimator: the value with its interval, and how many decisions it rests on."""
+    if found is None:
+        return []
+    estimates = {name: each for name, each in found.items() if isinstance(each, Mapping)}
+    return [f"off-policy: {found['policy']}; as logged {found['logged']:.4f}"] + [
+        f"  {name:<6}{e['value']:.4f} ({e['low']:.4f} to {e['high']:.4f}), {e['effective']:,.0f} effective decisions "
+        f"of {e['decisions']:,}"
+        for name, e in estimates.items()
+    ]
 
 
 def _count(count: int, total: int) -> str:

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,16 @@ from features.columns import CLICK_KEY, TIME
 from features.events import EventStore
 from newsrec.assembly import score_lists
 from newsrec.bundle import write_json
-from newsrec.data import Log, ReadOptions
+from newsrec.data import SHUFFLED_FORMATS, Log, ReadOptions
 from newsrec.errors import DataError, UsageError
 from newsrec.evaluation.comparison import Difference, paired_comparison
+from newsrec.evaluation.first_place import first_place
+from newsrec.evaluation.offpolicy import off_policy
 from newsrec.evaluation.stages import evaluate_stages
 from newsrec.process import peak_rss_mb
 from newsrec.progress import Clock, Progress, Silent
 from newsrec.serve import Recommender
-from newsrec.slates import unseen_slates
+from newsrec.slates import canonical_requests, requests_of, slates_of, unseen_slates
 from newsrec.split import Split, SplitConfig, divides_by_time, held_out_requests
 
 
@@ -42,6 +44,9 @@ class EvaluateConfig:
     read: ReadOptions = ReadOptions()
     features: Path | None = None
     """The file of own features that the bundle was trained with."""
+    off_policy: bool = False
+    """Also estimate how many lists would be clicked if the bundle chose the first article of each. Only where readers
+    saw the lists in random order."""
 
 
 def evaluate(config: EvaluateConfig, progress: Progress | None = None) -> dict[str, Any]:
@@ -52,7 +57,7 @@ def evaluate(config: EvaluateConfig, progress: Progress | None = None) -> dict[s
         progress: Told of stages and lines; None is silent.
 
     Returns:
-        The figures, in the form of `metrics.json`.
+        The figures, in the form of `metrics.json`; `off_policy` adds that key, see `newsrec.evaluation.off_policy`.
 
     Raises:
         NewsrecError: A damaged bundle, bad data, a log in which the bundle knows every click already, or no place for
@@ -68,6 +73,8 @@ def evaluate(config: EvaluateConfig, progress: Progress | None = None) -> dict[s
         bundle = Recommender.load(config.run, config.features)
         with clock.time("read"):
             log = read(TrainConfig(data=config.data, format=config.format, read=config.read))
+        if config.off_policy:
+            _refuse_no_positions(log)
         recommender = bundle.with_log(log.clicks, log.articles, log.impressions)
         split = _unseen(bundle, recommender.store, log, config)
         requests = bundle.own.with_columns(split.requests, log.impressions)
@@ -82,11 +89,14 @@ def evaluate(config: EvaluateConfig, progress: Progress | None = None) -> dict[s
             channels,
             scored.baselines,
             probabilities=recommender.ranker.gives_probabilities,
+            calibrator=recommender.calibrator,
         )
+        value = _value(bundle, recommender, log, config, tell) if config.off_policy else {}
     figures = {
         "run": config.run.name,
         "protocol": {**split.protocol, "candidates": bundle.manifest["protocol"]["candidates"]},
         **result.figures,
+        **value,
         "seconds": {name: round(seconds, 2) for name, seconds in sorted(clock.seconds.items())},
         "peak_rss_mb": peak_rss_mb(),
     }
@@ -112,6 +122,40 @@ def compare(first: Path, second: Path, seed: int = 0) -> Mapping[str, Difference
     runs = [(Recommender.load(run).manifest, pl.read_parquet(run / "per_request.parquet")) for run in (first, second)]
     (one, rows), (two, other) = runs
     return paired_comparison(rows, other, one["protocol"], two["protocol"], seed=seed)
+
+
+def _refuse_no_positions(log: Log) -> None:
+    if log.impressions is None or "position" not in log.impressions.columns or log.format in SHUFFLED_FORMATS:
+        raise UsageError(
+            f"--off-policy: expected impressions with the positions that readers saw, found none in a '{log.format}' "
+            "log. Give one whose lists were shown in random order, with a column 'position'."
+        )
+
+
+def _value(
+    bundle: Recommender, recommender: Recommender, log: Log, config: EvaluateConfig, tell: Progress
+) -> dict[str, Any]:
+    """What the bundle would earn by choosing the first article of lists that its state does not hold."""
+    shown = log.impressions
+    assert shown is not None  # refused before
+    if bundle.store.impressions is not None:
+        keys = bundle.store.impressions.select("user_id", "requested_at").unique()
+        shown = shown.join(keys, on=["user_id", "requested_at"], how="anti", maintain_order="left")
+    requests = canonical_requests(requests_of(shown), recommender.store)
+    if len(requests) > config.test_requests:
+        requests = requests.sample(config.test_requests, seed=bundle.manifest["seed"]).sort("request_id")
+    requests = bundle.own.with_columns(requests, log.impressions)
+    ranked = recommender.rank_many(requests, slates_of(shown, requests), tell)
+    ids = requests.select("request_id", pl.col("impression_id"))
+    scores = ranked.join(ids, on="request_id").select(pl.col("impression_id").alias("request_id"), "item_id", "score")
+    decisions = first_place(shown, scores)
+    return {
+        "off_policy": {
+            "policy": "the bundle chooses the first article of each list, chance orders the rest; reward: any click",
+            "logged": decisions["reward"].mean(),
+            **{name: asdict(estimate) for name, estimate in off_policy(decisions).items()},
+        }
+    }
 
 
 def _unseen(bundle: Recommender, store: EventStore, log: Log, config: EvaluateConfig) -> Split:

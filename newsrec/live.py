@@ -20,6 +20,7 @@ from features.vocabulary import Vocabulary
 from features.windows import Ints
 from newsrec.asked import Id, typed_ids
 from newsrec.assembly import Assembly
+from newsrec.diversity import Diversity
 from newsrec.recall import RecallSettings
 
 FOR_SLATES = ("popular",)
@@ -35,6 +36,8 @@ class Filter:
     """None allows all."""
     max_age: timedelta | None = None
     """Since the article exists: its creation, else its first event."""
+    diversity: Diversity = Diversity()
+    """Not a filter of articles but of lists."""
 
 
 @dataclass(frozen=True)

@@ -279,6 +279,16 @@ def values_and_weights(per_request: pl.DataFrame, metrics: Mapping[str, Metric] 
     return values, weights
 
 
+def effective_size(weight: Floats) -> float:
+    """`(sum w)^2 / sum w^2`: how many equally weighted rows tell as much; 0 where all weights are 0.
+
+    >>> effective_size(np.array([2.0, 2.0, 0.0]))
+    2.0
+    """
+    squares = float(np.square(weight).sum())
+    return float(weight.sum()) ** 2 / squares if squares > 0 else 0.0
+
+
 def logloss(probability: ArrayLike, label: ArrayLike) -> float:
     """Mean negative log-likelihood, in nats, of 0/1 labels under the given probabilities, cut to [1e-7, 1 - 1e-7].
 

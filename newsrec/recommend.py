@@ -17,6 +17,7 @@ from features.events import milliseconds
 from newsrec.answers import REASONS
 from newsrec.bundle import refuse_unwritable_file, write_whole
 from newsrec.data import Log, ReadOptions, read_log
+from newsrec.diversity import Diversity
 from newsrec.errors import DataError, UsageError
 from newsrec.progress import Progress, Silent
 from newsrec.serve import Recommender
@@ -53,6 +54,8 @@ class RecommendConfig:
     """The file of own features that the bundle was trained with."""
     reranker: bool | None = None
     """Whether the bundle's network orders the top; None is what training found best."""
+    diversity: Diversity = Diversity()
+    """How much a user's list should vary; the default orders by score alone."""
 
 
 def recommend(config: RecommendConfig, progress: Progress | None = None) -> pl.DataFrame:
@@ -93,7 +96,7 @@ def _recommend(
         raise UsageError(f"--k: a Tianchi submission has {TIANCHI_PLACES} articles per user, found {k}. Leave --k out.")
     requests = _requests(recommender, log, config, until)
     tell.say(f"recommending {k} articles to {len(requests):,} users")
-    best = recommender.recommend_many(requests, k, explain=config.explain, progress=tell)
+    best = recommender.recommend_many(requests, k, explain=config.explain, progress=tell, diversity=config.diversity)
     return best.drop("request_id"), requests
 
 
@@ -110,6 +113,11 @@ def _rank_slates(
         raise UsageError(
             f"--at: expected no moment, as the bundle ranks shown lists, each at its own, found '{config.at}'. "
             "Leave --at out, or train with --candidates recall."
+        )
+    if config.diversity.on:
+        raise UsageError(
+            "--diversity: expected none, as the bundle ranks shown lists and chooses no articles, found some. "
+            "Leave it out, or train with --candidates recall."
         )
     k = None if log.format in PREDICTIONS else config.k
     if k != config.k:

@@ -32,6 +32,8 @@ from newsrec.asked import (
 )
 from newsrec.assembly import Assembly
 from newsrec.bundle import read_manifest
+from newsrec.calibration import CALIBRATION, Calibrator, load_calibrator
+from newsrec.diversity import Diversity
 from newsrec.errors import BundleError, UsageError
 from newsrec.explain import explanations
 from newsrec.frames import to_polars
@@ -45,6 +47,7 @@ from newsrec.rerank import Reranker
 NEEDED: Final = ("candidates", "features", "protocol", "ranker", "recall", "seed", "validation")
 """Facts of the manifest that serving and evaluation cannot do without."""
 
+SAME: Final = Diversity()
 WITHDRAWN: Final = float(np.finfo(np.float32).min)
 """Score of a withdrawn article."""
 
@@ -65,12 +68,14 @@ class Recommender:
         store: EventStore,
         own: OwnFeatures = NONE,
         reranker: Reranker | None = None,
+        calibrator: Calibrator | None = None,
     ) -> None:
         self.manifest = manifest
         self.ranker = ranker
         self.vocabulary = vocabulary
         self.own = own
         self.reranker = reranker
+        self.calibrator = calibrator
         self._scoring = Scoring(ranker, reranker)
         self._live = Live(manifest, vocabulary, store, own.features)
         self._writing = threading.Lock()
@@ -98,7 +103,10 @@ class Recommender:
         vocabulary = Vocabulary(pl.read_parquet(folder / "vocabulary.parquet"))
         frames = {name: folder / "state" / f"{name}.parquet" for name in ("clicks", "articles", "impressions")}
         state = {name: pl.read_parquet(path) for name, path in frames.items() if path.is_file()}
-        return cls(manifest, ranker, vocabulary, EventStore(**state), own, _reranker(manifest, folder, reranker))
+        network = _reranker(manifest, folder, reranker)
+        served = "rank" if network is None else "rerank"
+        told = load_calibrator(folder, served) if CALIBRATION in manifest["files"] else None
+        return cls(manifest, ranker, vocabulary, EventStore(**state), own, network, told)
 
     @property
     def store(self) -> EventStore:
@@ -134,7 +142,9 @@ class Recommender:
         shown = None if impressions is None else to_polars(impressions, "impressions")
         live = self._live
         store = store_over(live.store, new, more, shown)
-        other = Recommender(self.manifest, self.ranker, self.vocabulary, store, self.own, self.reranker)
+        other = Recommender(
+            self.manifest, self.ranker, self.vocabulary, store, self.own, self.reranker, self.calibrator
+        )
         other._live = other._live.without(live.withdrawn)
         return other
 
@@ -210,6 +220,22 @@ class Recommender:
         in_order: npt.NDArray[np.float32] = scores[place["place"].to_numpy()]
         return in_order
 
+    def probabilities(
+        self, user_id: Id, item_ids: Sequence[Id], at: Moment = None, context: Context = None
+    ) -> npt.NDArray[np.float64]:
+        """Chance of a click on each of some articles, as one candidate among those that the bundle ranks.
+
+        Args and errors as in `rank`, whose order it keeps; the chance of a withdrawn article is that of the worst.
+
+        UsageError also where the bundle has no calibration of the order that it serves.
+        """
+        if self.calibrator is None:
+            raise UsageError(
+                "probabilities: expected a bundle whose served order was calibrated, found another. Train again, or "
+                "leave the reranker as training found best."
+            )
+        return self.calibrator.probabilities(self.rank(user_id, item_ids, at, context))
+
     def features(self, user_id: Id, item_ids: Sequence[Id], at: Moment = None, context: Context = None) -> pl.DataFrame:
         """What the model sees in `rank`: one Float32 column per feature, one row per article; articles distinct."""
         items = typed_ids(item_ids, self.store.items.dtype, "item_ids")
@@ -247,6 +273,7 @@ class Recommender:
         exclude: Collection[Id] = (),
         categories: Collection[Id] | None = None,
         max_age: timedelta | None = None,
+        diversity: Diversity = SAME,
     ) -> pl.DataFrame:
         """The best articles for one user at one moment.
 
@@ -257,6 +284,7 @@ class Recommender:
             exclude: Articles that must not be given.
             categories: Only articles of these categories; None allows all.
             max_age: Only articles that exist for at most so long.
+            diversity: How much the list should vary, see `newsrec.diversity`; the default orders by score alone.
 
         Returns:
             `item_id, rank` (1 is best) and `score` (null for one that only fills the list); at most k rows, none
@@ -266,7 +294,7 @@ class Recommender:
             UsageError: A moment before the last known event, or without a time zone; `k` below 1.
         """
         live = self._live
-        chosen = Filter(tuple(exclude), None if categories is None else tuple(categories), max_age)
+        chosen = Filter(tuple(exclude), None if categories is None else tuple(categories), max_age, diversity)
         best = best_articles(live, self._scoring, self._one(live, user_id, at), k, chosen)
         return best.select("item_id", "rank", "score")
 
@@ -281,7 +309,13 @@ class Recommender:
         return requests_at(users, at, statistics_until)
 
     def recommend_many(
-        self, requests: object, k: int = 5, *, explain: bool = False, progress: Progress | None = None
+        self,
+        requests: object,
+        k: int = 5,
+        *,
+        explain: bool = False,
+        progress: Progress | None = None,
+        diversity: Diversity = SAME,
     ) -> pl.DataFrame:
         """The best articles of many requests, at any moments of the log: each knows what happened strictly before it.
 
@@ -290,6 +324,7 @@ class Recommender:
             k: Number of articles, >= 1.
             explain: Add `channels` (which recall channels proposed the article) and `because`, as `explain` tells it.
             progress: Told after each chunk.
+            diversity: As in `recommend`.
 
         Returns:
             Polars: `request_id, user_id, item_id, rank, score`, in the order of the requests, rank 1 first.
@@ -300,7 +335,8 @@ class Recommender:
         """
         asked = to_polars(requests, "requests")
         refuse_requests(asked)
-        return best_articles(self._live, self._scoring, asked, k, Filter(), explain=explain, progress=progress)
+        chosen = Filter(diversity=diversity)
+        return best_articles(self._live, self._scoring, asked, k, chosen, explain=explain, progress=progress)
 
     def rank_many(
         self,

@@ -19,6 +19,7 @@ from features.vocabulary import Vocabulary
 from newsrec.artefacts import Artefact, artefacts
 from newsrec.assembly import Assembly, score_lists, training_data
 from newsrec.bundle import fresh_run, read_manifest, refuse_unwritable, write_json, write_manifest, writing
+from newsrec.calibration import Calibrator, calibrate, save_calibrator
 from newsrec.candidates import SamplingConfig
 from newsrec.data import Log, read_log
 from newsrec.data.log import read_as, read_facts
@@ -84,8 +85,9 @@ def train(config: TrainConfig = DEFAULTS, progress: Progress | None = None, *, l
 
         # 3 to 5 recall, candidates, features
         assembly = assembly_of(config, log, store, split, clock, own)
-        sampling = replace(config.sampling, seed=config.seed)
-        rows = training_data(assembly, split.part("train"), split.positives, sampling, tell)
+        biased = bool(config.params.get("position_bias"))
+        sampling = replace(config.sampling, seed=config.seed, places=biased)
+        rows = training_data(assembly, split.part("train"), split.positives, sampling, tell, split.learn_until)
         watched = training_data(assembly, split.part("valid"), split.positives, None, tell)
 
         # 6 rank
@@ -93,6 +95,7 @@ def train(config: TrainConfig = DEFAULTS, progress: Progress | None = None, *, l
 
         # 7 rerank
         reranked = _rerank(config, assembly, ranker, rows, split, tell)
+        calibrator = _calibrate(assembly, ranker, reranked, split, tell)
 
         # Shown lists are few and dear: what is measured has seen validation too, with the trees that it chose.
         if split.slates is not None:
@@ -112,6 +115,7 @@ def train(config: TrainConfig = DEFAULTS, progress: Progress | None = None, *, l
             seed=config.seed,
             probabilities=ranker.gives_probabilities,
             reranks=reranks,
+            calibrator=calibrator,
         )
         if config.refit:
             parts = ("valid", "test") if split.slates is None else ("test",)
@@ -123,7 +127,7 @@ def train(config: TrainConfig = DEFAULTS, progress: Progress | None = None, *, l
     # 9 bundle
     with writing(out, config.overwrite) as folder:
         _as_onnx(folder, assembly, ranker, watched if len(watched) else rows, tell)
-        _write(folder, config, log, assembly, ranker, split, metrics, result.per_request, own, reranked)
+        _write(folder, config, log, assembly, ranker, split, metrics, result.per_request, own, reranked, calibrator)
     tell.say(f"bundle: {out}")
     return TrainResult(out, metrics)
 
@@ -247,6 +251,17 @@ def _rerank(
     return train_reranker(chosen, assembly, ranker, rows, requests, split.positives, tell)
 
 
+def _calibrate(
+    assembly: Assembly, ranker: Ranker, reranked: "TrainedReranker | None", split: Split, tell: Progress
+) -> Calibrator:
+    """What a score of the served order means, from whole validation lists, those that recall missed included."""
+    on = reranked is not None and reranked.on
+    rescored = reranked.reranker.rescored if reranked is not None and on else None
+    valid = score_lists(assembly, ranker.score, split.part("valid"), split.positives, tell, rescored).rows
+    with assembly.clock.time("calibrate"):
+        return calibrate(valid["rerank" if on else "score"], valid["label"], valid["request_id"])
+
+
 def _refit(config: TrainConfig, assembly: Assembly, ranker: Ranker, rows: RankingData) -> Ranker:
     with assembly.clock.time("refit"):
         return ranker.refit(rows, categorical=categorical_of(assembly.features), seed=config.seed)
@@ -260,7 +275,7 @@ def _as_onnx(folder: Path, assembly: Assembly, ranker: Ranker, rows: RankingData
     from newsrec.neural.ranker_onnx import export_ranker
 
     try:
-        export_ranker(ranker, rows.features, _categorical(list(assembly.features)), folder)
+        export_ranker(ranker, rows.features, categorical_of(assembly.features), folder)
     except BundleError as error:
         tell.say(f"note: no lambdarank.onnx: {error}")
 
@@ -310,6 +325,7 @@ def _write(
     per_request: pl.DataFrame,
     own: OwnFeatures,
     reranked: "TrainedReranker | None",
+    calibrator: Calibrator,
 ) -> None:
     state = log if config.refit else _before_test(log, split)
     write_state(folder, state.clicks, state.articles, state.impressions, assembly.channels)
@@ -319,6 +335,7 @@ def _write(
     if reranked is not None:
         reranked.save(folder)
     metrics["onnx"] = figures_of(folder)
+    save_calibrator(folder, calibrator, "rerank" if reranked is not None and reranked.on else "rank")
     write_json(folder / "features.json", features_page(assembly))
     write_json(folder / "metrics.json", metrics)
     (folder / "report.html").write_text(render_report(metrics), encoding="utf-8")

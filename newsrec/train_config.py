@@ -7,11 +7,13 @@ from typing import Any
 
 from newsrec.assembly import LIST_LENGTH
 from newsrec.candidates import SamplingConfig
-from newsrec.data import SLATE_FORMATS, Log, ReadOptions
+from newsrec.data import SHUFFLED_FORMATS, SLATE_FORMATS, Log, ReadOptions
 from newsrec.errors import UsageError
+from newsrec.exposure import PROPENSITIES
 from newsrec.rankers import RANKERS
 from newsrec.recall import DEFAULT_CHANNELS, RecallSettings
 from newsrec.rerankers import refuse_unknown
+from newsrec.sampling import parse
 from newsrec.slates import SPLITS
 from newsrec.split import EMBEDDED_REQUESTS, LOG_REQUESTS, SplitConfig
 
@@ -68,6 +70,14 @@ class TrainConfig:
             raise UsageError(f"--ranker: expected one of {sorted(RANKERS)}, found {self.ranker!r}.")
         if not 10 <= self.list_length <= 10_000:
             raise UsageError(f"--list-length: expected 10 to 10000 candidates, found {self.list_length}.")
+        parse(self.sampling.sampler)
+        if not 0 < self.sampling.ratio < float("inf"):
+            raise UsageError(f"--negative-ratio: expected a number above 0, found {self.sampling.ratio}.")
+        if self.sampling.exposure not in PROPENSITIES or not 1 <= self.sampling.exposure_clip < float("inf"):
+            raise UsageError(
+                f"--exposure: expected one of {list(PROPENSITIES)} and a largest weight of 1 or more, found "
+                f"{self.sampling.exposure!r} and {self.sampling.exposure_clip}."
+            )
         if not 2 <= self.rerank_top <= 1_000:
             raise UsageError(f"--rerank-top: expected 2 to 1000 candidates, found {self.rerank_top}.")
         if self.int8 and self.reranker is None:
@@ -77,7 +87,16 @@ class TrainConfig:
         RANKERS[self.ranker].of(self.params)
 
     def settled(self, log: Log) -> "TrainConfig":
-        """With what was left to the log chosen: candidates, channels and the number of training requests."""
+        """With what was left to the log chosen: candidates, channels and the number of training requests.
+
+        Raises:
+            UsageError: Positions are asked of a format whose lists were shuffled afterwards.
+        """
+        if self.params.get("position_bias") and log.format in SHUFFLED_FORMATS:
+            raise UsageError(
+                f"--position-bias: expected the places that readers saw, found a '{log.format}' log, whose lists were "
+                "shuffled by the publisher. Leave it out."
+            )
         candidates = self.candidates or ("slate" if log.format in SLATE_FORMATS else "recall")
         channels: tuple[str, ...] = DEFAULT_CHANNELS if candidates == "recall" else ()
         # The embedded log is a first look: it should take a minute, not show how much a machine can take.

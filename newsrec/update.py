@@ -117,7 +117,7 @@ def _rolled(old: Recommender, log: Log) -> Recommender:
     both = pl.concat([old.store.articles, log.articles], how="diagonal_relaxed")
     articles = both.group_by("item_id", maintain_order=True).agg(pl.all().drop_nulls().last()).sort("item_id")
     store = EventStore(rolled.store.clicks, articles, rolled.store.impressions)
-    return Recommender(old.manifest, old.ranker, old.vocabulary, store, old.own, old.reranker)
+    return Recommender(old.manifest, old.ranker, old.vocabulary, store, old.own, old.reranker, old.calibrator)
 
 
 def _updated_from(config: UpdateConfig, old: Recommender, new: Recommender, log: Log) -> dict[str, Any]:

@@ -24,6 +24,7 @@ STAGES: Final = (
     "process",
     "sessions",
     "metrics",
+    "calibration",
     "data",
     "simulate",
     "artefacts",
@@ -32,6 +33,9 @@ STAGES: Final = (
     "recall",
     "state",
     "candidates",
+    "stories",
+    "sampling",
+    "exposure",
     "own_probe",
     "own",
     "inspect",
@@ -52,6 +56,7 @@ STAGES: Final = (
     "explain",
     "fallback",
     "history",
+    "diversity",
     "live",
     "answers",
     "serve",
@@ -59,6 +64,7 @@ STAGES: Final = (
     "recommend",
     "drift",
     "update",
+    "experiment",
     "api",
     "console",
     "cli",
@@ -76,7 +82,10 @@ NETWORKS: Final = {
 WITH_ONNX: Final = {"newsrec.neural.export", "newsrec.neural.ranker_onnx", "newsrec.rerankers.int8"}
 """Modules of training that import onnx; that of the ranker works without torch."""
 ONLY_IN: Final = {
-    "typer": {"newsrec.cli", *(f"newsrec.cli.{name}" for name in ("bundles", "logs", "options", "training"))},
+    "typer": {
+        "newsrec.cli",
+        *(f"newsrec.cli.{name}" for name in ("bundles", "experiments", "logs", "options", "training")),
+    },
     "rich": {"newsrec.console"},
     "jinja2": {"newsrec.report.page"},
     "markupsafe": {"newsrec.report.charts", "newsrec.report.view"},

@@ -10,6 +10,7 @@ from typing import Final
 import typer
 
 from newsrec.cli.bundles import evaluate, recommend, report, update
+from newsrec.cli.experiments import experiment
 from newsrec.cli.logs import audit, inspect, simulate
 from newsrec.cli.training import train
 from newsrec.errors import NewsrecError
@@ -23,7 +24,7 @@ _BadCommandLine: type[Exception] = next(
 STOPPED = 130
 """Exit code of a run that a pressed key ended: 128 and the signal, as shells have it."""
 
-VERBS: Final = (train, evaluate, recommend, update, report, inspect, audit, simulate)
+VERBS: Final = (train, evaluate, recommend, update, report, experiment, inspect, audit, simulate)
 """In the order of the help. Beside its line here, a verb is a function and `run_verb` in the module that does the work.
 Work is imported inside the functions, so that help is quick."""
 

@@ -29,6 +29,14 @@ def evaluate(
     json: Annotated[Path | None, typer.Option(help="File for the figures.")] = None,
     frozen: Frozen = False,
     test_requests: Annotated[int, typer.Option(help="Requests at most.", min=1)] = 50_000,
+    off_policy: Annotated[
+        bool,
+        typer.Option(
+            "--off-policy",
+            help="Lists were shown in random order: also estimate how many would be clicked if the bundle chose the "
+            "first article of each.",
+        ),
+    ] = False,
     column: Columns = None,
     integer_ids: IntegerIds = False,
     quarantine: Quarantine = None,
@@ -43,7 +51,7 @@ def evaluate(
     from newsrec import evaluate as stage
 
     options = read_options(column, integer_ids, quarantine, max_bad_share)
-    config = stage.EvaluateConfig(run, data, format, json, frozen, test_requests, options, features)
+    config = stage.EvaluateConfig(run, data, format, json, frozen, test_requests, options, features, off_policy)
     with console() as told:
         told.table(stage.evaluate(config, told), run)
 
@@ -67,6 +75,12 @@ def recommend(
         Switch | None,
         typer.Option(help="Whether the bundle's network orders the top; without it, what training found best."),
     ] = None,
+    diversity: Annotated[float, typer.Option(help="What likeness to the articles above costs, 0 to 1.")] = 0.0,
+    freshness: Annotated[float, typer.Option(help="What youth gains, 0 to 1.")] = 0.0,
+    per_category: Annotated[int | None, typer.Option(help="Articles of one category at most.")] = None,
+    one_per_story: Annotated[
+        bool, typer.Option("--one-per-story", help="Only one article of a story: same title, or nearly same text.")
+    ] = False,
     column: Columns = None,
     integer_ids: IntegerIds = False,
     quarantine: Quarantine = None,
@@ -79,10 +93,14 @@ def recommend(
     newsrec recommend --run artifacts/my-run --data logs/tianchi --out submission.csv
     """
     from newsrec import recommend as stage
+    from newsrec.diversity import Diversity
 
     options = read_options(column, integer_ids, quarantine, max_bad_share)
     network = None if reranker is None else reranker is Switch.on
-    config = stage.RecommendConfig(run, data, out, format, k, moment(at), frozen, explain, options, features, network)
+    varied = Diversity(diversity, freshness, per_category=per_category, one_per_story=one_per_story)
+    config = stage.RecommendConfig(
+        run, data, out, format, k, moment(at), frozen, explain, options, features, network, varied
+    )
     with console() as told:
         answers = stage.recommend(config, told)
         told.say(f"wrote {len(answers):,} recommendations to {out}")

@@ -13,13 +13,16 @@ from newsrec.cli.options import (
     IntegerIds,
     MaxBad,
     Quarantine,
+    Switch,
     Validation,
     console,
     names_in,
     read_options,
 )
+from newsrec.exposure import PROPENSITIES
 from newsrec.recall import CHANNELS, DEFAULT_CHANNELS
 from newsrec.rerankers import RERANKERS
+from newsrec.sampling import SAMPLERS
 
 Ranker = Annotated[str, typer.Option(help="The ranker: lgbm.")]
 Out = Annotated[Path | None, typer.Option(help="Folder of the bundle; a fresh one under artifacts/ without it.")]
@@ -41,6 +44,26 @@ EarlierRun = Annotated[Path | None, typer.Option(help="Take data, format and see
 Reranker = Annotated[str | None, typer.Option(help=f"Network that orders the top again: {', '.join(RERANKERS)}.")]
 RerankTop = Annotated[int, typer.Option(help="Candidates per request that the network orders.", min=2)]
 Int8 = Annotated[bool, typer.Option("--int8", help="Keep the network also with weights of eight bits, a smaller file.")]
+Negatives = Annotated[
+    str,
+    typer.Option(
+        help=f"Which negatives train: {', '.join(SAMPLERS)}; or a mixture such as random:3+hard:1. "
+        "Shown lists stay whole unless another than list is named."
+    ),
+]
+NegativeRatio = Annotated[float, typer.Option(help="Negatives per clicked article, but for list and all.")]
+ImportanceWeights = Annotated[Switch, typer.Option(help="Whether rows weigh one by their sampling probability.")]
+Exposure = Annotated[
+    str,
+    typer.Option(
+        help=f"Chance that a click was shown, which its list weighs one by: {', '.join(PROPENSITIES)}; given is the "
+        "column 'propensity' of the impressions."
+    ),
+]
+ExposureClip = Annotated[float, typer.Option(help="Largest weight by --exposure.", min=1.0)]
+PositionBias = Annotated[
+    bool, typer.Option("--position-bias", help="Learn what each place of the shown list adds, apart from the score.")
+]
 Seed = Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)]
 NoRefit = Annotated[bool, typer.Option("--no-refit", help="Do not fit again on all requests at the end.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the bundle at --out.")]
@@ -72,6 +95,12 @@ def train(
     reranker: Reranker = None,
     rerank_top: RerankTop = 20,
     int8: Int8 = False,
+    negatives: Negatives = "list",
+    negative_ratio: NegativeRatio = 4.0,
+    importance_weights: ImportanceWeights = Switch.on,
+    exposure: Exposure = "none",
+    exposure_clip: ExposureClip = 10.0,
+    position_bias: PositionBias = False,
     seed: Seed = 0,
     no_refit: NoRefit = False,
     overwrite: Overwrite = False,
@@ -98,6 +127,7 @@ def train(
     newsrec train --data clicks.csv --format table --column user_id=reader --column item_id=story
     """
     from newsrec import train as stage
+    from newsrec.candidates import SamplingConfig
     from newsrec.params import ParamsFile, load_params
     from newsrec.recall import settings_of
     from newsrec.split import SplitConfig
@@ -117,7 +147,11 @@ def train(
         data=data,
         format=format,
         ranker=ranker,
-        params={**chosen.params, **({"objective": objective} if objective else {})},
+        params={
+            **chosen.params,
+            **({"objective": objective} if objective else {}),
+            **({"position_bias": True} if position_bias else {}),
+        },
         tuned_on=chosen.tuned_on,
         out=out,
         overwrite=overwrite,
@@ -127,6 +161,13 @@ def train(
         recall_settings=settings_of(recall_refresh, list_length),
         list_length=list_length,
         split=periods,
+        sampling=SamplingConfig(
+            sampler=negatives,
+            ratio=negative_ratio,
+            weighted=importance_weights is Switch.on,
+            exposure=exposure,
+            exposure_clip=exposure_clip,
+        ),
         refit=not no_refit,
         seed=seed,
         read=read_options(column, integer_ids, quarantine, max_bad_share),

@@ -20,6 +20,7 @@ from newsrec.errors import DataError, UsageError
 
 __all__ = [
     "FORMATS",
+    "SHUFFLED_FORMATS",
     "SLATE_FORMATS",
     "WRITERS",
     "Intake",
@@ -39,6 +40,8 @@ FORMATS: Final[dict[str, Callable[[Path, ReadOptions], Log]]] = {
 }
 """Format name -> reader."""
 
+SHUFFLED_FORMATS: Final = ("ebnerd", "mind")
+"""Formats whose publisher shuffled the lists afterwards: what they call an order, no reader saw."""
 SLATE_FORMATS: Final = ("ebnerd", "mind")
 """Formats whose requests bring the list that was shown: that list is ranked unless somebody asks for recall."""
 

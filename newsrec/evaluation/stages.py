@@ -6,10 +6,11 @@ from typing import Any
 
 import polars as pl
 
+from newsrec.calibration import Calibrator, calibration_figures, facts_of, sigmoid
 from newsrec.evaluation.comparison import paired_comparison
 from newsrec.evaluation.intervals import metric_intervals
 from newsrec.evaluation.slices import slices
-from newsrec.metrics import METRICS, logloss, per_request, summarise
+from newsrec.metrics import METRICS, Floats, logloss, per_request, summarise
 
 RECALL_DEPTHS = (5, 50, 100)
 UNIQUE_DEPTH = 50
@@ -33,6 +34,7 @@ def evaluate_stages(
     seed: int = 0,
     probabilities: bool = False,
     reranks: bool = True,
+    calibrator: Calibrator | None = None,
 ) -> StageFigures:
     """Compute the figures.
 
@@ -47,6 +49,8 @@ def evaluate_stages(
         seed: Of the bootstrap.
         probabilities: Whether scores are click probabilities; `rank` then has their `logloss` over all rows.
         reranks: Whether the order of `rerank` is served where it is there; else the ranker's.
+        calibrator: Gives the probability of a click for a score of the order that is served; there is then also the key
+            `calibration`, with figures before (the score itself where it is a probability, else its sigmoid) and after.
 
     Returns:
         The keys `recall, recall_overlap, rank, baselines, intervals, slices` of `metrics.json` (the first two are empty
@@ -73,11 +77,24 @@ def evaluate_stages(
         },
         "slices": slices(served, requests).to_dicts(),
     }
+    if calibrator is not None and len(rows):
+        of_network_too = "rerank" in rows.columns and reranks
+        score = rows["rerank" if of_network_too else "score"].to_numpy()
+        plain = score if probabilities and not of_network_too else sigmoid(score)
+        figures["calibration"] = _of_calibration(calibrator, score, plain, rows["label"].to_numpy())
     return StageFigures(figures, served)
 
 
 def _of_probabilities(rows: pl.DataFrame) -> dict[str, float]:
     return {"logloss": logloss(rows["score"].to_numpy(), rows["label"].to_numpy())}
+
+
+def _of_calibration(calibrator: Calibrator, score: Floats, plain: Floats, label: Floats) -> dict[str, Any]:
+    return {
+        "method": facts_of(calibrator)["method"],
+        "before": calibration_figures(plain, label),
+        "after": calibration_figures(calibrator.probabilities(score), label),
+    }
 
 
 def _of_recall(

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from newsrec.calibration import platt
 from newsrec.tensors import Array, Lists
 
 LIMIT = 8.0
@@ -83,25 +84,3 @@ class Model(nn.Module):
         slope, shift = platt(logits.astype(np.float64), label.astype(np.float64))
         self.slope.fill_(slope)
         self.shift.fill_(shift)
-
-
-def platt(logits: Array, label: Array) -> tuple[float, float]:
-    """Slope and shift of a logistic regression on one variable by Newton's method; a slope of 1 where none is above 0.
-
-    A little L2 towards a slope of 1 keeps it finite where the classes separate.
-
-    >>> slope, shift = platt(np.array([-1.0, -1.0, 1.0, 1.0] * 500), np.array([0, 1, 0, 1] * 500))
-    >>> slope, round(shift, 3)
-    (1.0, 0.0)
-    """
-    x = np.column_stack([logits, np.ones(len(logits))])
-    line, prior = np.array([1.0, 0.0]), np.array([1.0, 0.0])
-    for _ in range(50):
-        p = 1 / (1 + np.exp(-np.clip(x @ line, -500, 500)))
-        gradient = x.T @ (p - label) + 1e-3 * (line - prior)
-        curvature = (x * (p * (1 - p))[:, None]).T @ x + 1e-3 * np.eye(2)
-        step = np.linalg.solve(curvature, gradient)
-        line = line - step * min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-12))
-    if line[0] <= 1e-3:  # an order that tells nothing must still be an order
-        return 1.0, 0.0
-    return float(line[0]), float(line[1])

@@ -26,6 +26,8 @@ class RankingData:
     label: npt.NDArray[Any]
     request: npt.NDArray[Any]
     weight: npt.NDArray[Any]
+    place: npt.NDArray[Any] | None = None
+    """Where each row was shown, 1 is the top and 0 nowhere, (n_rows,) integers; None where nobody asked."""
 
     @classmethod
     def empty(cls, names: Sequence[str]) -> Self:
@@ -41,7 +43,14 @@ class RankingData:
             np.concatenate([part.label for part in parts]),
             np.concatenate([part.request for part in parts]),
             np.concatenate([part.weight for part in parts]),
+            None if any(part.place is None for part in parts) else np.concatenate([part.place for part in parts]),
         )
+
+    def take(self, rows: npt.NDArray[Any]) -> Self:
+        """Some rows: a Boolean per row, or their numbers, ascending."""
+        features = self.features.filter(rows) if rows.dtype == np.bool_ else self.features[rows]
+        place = None if self.place is None else self.place[rows]
+        return type(self)(features, self.label[rows], self.request[rows], self.weight[rows], place)
 
     def __len__(self) -> int:
         return len(self.label)

@@ -73,6 +73,8 @@ class LgbmParams:
     """Iterations at most, >= 1."""
     patience: int = 40
     """Stop after so many iterations without a better validation, >= 1."""
+    position_bias: bool = False
+    """Learn what each place of the shown list adds, apart from the score (`lambdarank` only; Hu et al. 2019)."""
     threads: int = 0
     """Threads while fitting, >= 0; 0 uses all cores."""
     deterministic: bool = True
@@ -85,6 +87,8 @@ class LgbmParams:
             UsageError: With every parameter that is of another kind or out of range.
         """
         faults = [fault for name, value in asdict(self).items() if (fault := _fault(name, value))]
+        if self.position_bias and self.objective != "lambdarank":
+            faults.append(f"position_bias: the objective lambdarank, found {self.objective!r}")
         if faults:
             raise UsageError(f"ranker lgbm: expected {'; '.join(sorted(faults))}.")
 
@@ -196,8 +200,13 @@ class LgbmRanker:
         on_iteration: Callable[[], None] = lambda: None,
     ) -> Self:
         _check(train)
+        if self.params.position_bias and train.place is None:
+            raise DataError(
+                "ranker: expected the place at which each row was shown, found none, as position_bias needs it. "
+                "Train with --position-bias on a log whose impressions have positions."
+            )
         self.params = self.params.for_rows(len(train))
-        data = _dataset(train, categorical)
+        data = _dataset(train, categorical, place=train.place if self.params.position_bias else None)
         told: list[Callable[..., Any]] = [lambda _: on_iteration()]
         curves: dict[str, dict[str, list[float]]] = {}
         callbacks = [*told]
@@ -344,7 +353,12 @@ def group_lengths(request: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.diff(np.append(starts, len(request)))
 
 
-def _dataset(data: RankingData, categorical: Sequence[str], reference: lgb.Dataset | None = None) -> lgb.Dataset:
+def _dataset(
+    data: RankingData,
+    categorical: Sequence[str],
+    reference: lgb.Dataset | None = None,
+    place: npt.NDArray[Any] | None = None,
+) -> lgb.Dataset:
     return lgb.Dataset(
         data.features,
         label=data.label,
@@ -353,6 +367,7 @@ def _dataset(data: RankingData, categorical: Sequence[str], reference: lgb.Datas
         categorical_feature=[name for name in categorical if name in data.features.columns],
         reference=reference,
         params={"verbose": -1},
+        position=place,
     )
 
 
@@ -361,7 +376,7 @@ def _first_rows(data: RankingData) -> RankingData:
     groups = group_lengths(data.request)
     step = max(1, len(data) // CURVE_ROWS)
     rows = np.flatnonzero(np.repeat(np.arange(len(groups)) % step == 0, groups))
-    return RankingData(data.features[rows], data.label[rows], data.request[rows], data.weight[rows])
+    return data.take(rows)
 
 
 def _importance(boosters: Sequence[lgb.Booster], trees: int) -> tuple[dict[str, Any], ...]:

@@ -57,6 +57,37 @@ def line_chart(title: str, series: Mapping[str, Sequence[float]], x_name: str, m
     return _svg(title, f"{x_name} 1 to {longest:,}{at_mark}: {told}", bottom + 44, parts)
 
 
+def reliability(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> Markup:
+    """Predicted against true rates on logarithmic axes, one line per name; on the dashed diagonal they are equal."""
+    known = {name: [(x, y) for x, y in points if x > 0 and y > 0] for name, points in series.items()}
+    values = [value for points in known.values() for point in points for value in point]
+    if not values:
+        return Markup("")
+    low = math.floor(math.log10(min(values)))
+    high = max(math.ceil(math.log10(max(values))), low + 1)
+    left, right, top, bottom = 64, 420, 12, 368
+
+    def place(value: float, start: float, end: float) -> float:
+        return start + (end - start) * (math.log10(value) - low) / (high - low)
+
+    parts = [Markup('<line class="mark" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(left, right, bottom, top)]
+    for power in range(low, high + 1):
+        x, y = place(10.0**power, left, right), place(10.0**power, bottom, top)
+        parts.append(Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(left, right, y, y))
+        parts.append(_text(left - 8, y + 4, f"{10.0**power:g}", "end"))
+        parts.append(_text(x, bottom + 18, f"{10.0**power:g}", "middle"))
+    parts.append(_text((left + right) / 2, bottom + 36, "predicted", "middle"))
+    for i, (name, points) in enumerate(known.items()):
+        at = [(place(x, left, right), place(y, bottom, top)) for x, y in points]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in at)
+        parts.append(Markup('<polyline class="line s{}" points="{}"/>').format(i % COLOURS, path))
+        dot = Markup('<circle class="dot s{}" cx="{:.1f}" cy="{:.1f}" r="4"/>')
+        parts += [dot.format(i % COLOURS, x, y) for x, y in [*at, (right + 24, top + 10 + 20 * i)]]
+        parts.append(_text(right + 34, top + 14 + 20 * i, name))
+    told = "; ".join(f"{name}: {len(points)} classes" for name, points in known.items())
+    return _svg(title, f"clicked share by predicted share; {told}", bottom + 44, parts)
+
+
 def bars(title: str, rows: Sequence[tuple[str, float]], unit: str = "") -> Markup:
     """Horizontal bars from zero, in the given order, each with its figure."""
     return grouped_bars(title, [(name, {"": value}) for name, value in rows], unit)

@@ -46,6 +46,7 @@ def sections(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "baselines": _baselines(metrics),
         **_recall(metrics),
         "curves": _curves(metrics.get("curves")),
+        **_calibration(_mapping(metrics.get("calibration"))),
         **_importance(_rows(metrics.get("importance"))),
         "slices": _slices(_rows(metrics.get("slices"))),
         "artefacts": _table(("name", "found", "share", "explanation"), _rows(metrics.get("artefacts"))),
@@ -160,6 +161,22 @@ def _importance(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             ("feature", "gain", "splits"),
             [{"feature": name, "gain": gain, "splits": splits} for name, gain, splits in gains],
         ),
+    }
+
+
+def _calibration(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures before and after, and both curves."""
+    sides = {name: _mapping(found.get(name)) for name in ("before", "after")}
+    names = ("mean_probability", "click_rate", "ece", "ece_share", "normalised_entropy", "logloss")
+    rows = [{"scores": name, **side} for name, side in sides.items() if side]
+    curves = {
+        name: [(_y(point.get("probability")), _y(point.get("click_rate"))) for point in _rows(side.get("curve"))]
+        for name, side in sides.items()
+    }
+    return {
+        "calibration": _table(("scores", *names), rows),
+        "calibration_method": figure(found.get("method")),
+        "reliability": charts.reliability("Share of candidates that were clicked, by predicted share", curves),
     }
 
 

@@ -192,7 +192,7 @@ def _forward(
 
 
 def _of(rows: RankingData, chosen: npt.NDArray[np.bool_]) -> RankingData:
-    return RankingData(rows.features.filter(chosen), rows.label[chosen], rows.request[chosen], rows.weight[chosen])
+    return rows.take(chosen)
 
 
 def _halves(requests: pl.DataFrame, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -1,7 +1,8 @@
 """A simulated news log with planted truth: the data of `newsrec.train` when no other is given, and of many tests.
 
 The way of a click: `world` (articles, readers) -> `traffic` (who asks, when) -> `exposure` (what is shown) -> `clicks`
-(what is chosen) -> `frames` (the canonical log and its truth). `statistics` compares a log with the real ones.
+(what is chosen) -> `frames` (the canonical log and its truth). `statistics` compares a log with the real ones,
+`replay` asks the readers again under another policy.
 """
 
 from pathlib import Path
@@ -9,10 +10,11 @@ from pathlib import Path
 from newsrec.simulate.clicks import run
 from newsrec.simulate.config import SimulationConfig
 from newsrec.simulate.frames import Simulation, Truth, assemble, truth_frames
+from newsrec.simulate.replay import true_click_rate
 from newsrec.simulate.statistics import statistics
 from newsrec.simulate.traffic import make_world
 
-__all__ = ["Simulation", "SimulationConfig", "Truth", "simulate", "statistics", "write_simulation"]
+__all__ = ["Simulation", "SimulationConfig", "Truth", "simulate", "statistics", "true_click_rate", "write_simulation"]
 
 _DEFAULT = SimulationConfig()
 

@@ -58,6 +58,11 @@ def examination(position: NDArray[np.int64]) -> Floats:
     return np.asarray(position**-0.45)
 
 
+def click_chances(weight: Floats) -> Floats:
+    """Chance that anything is clicked in lists of this total weight (examination times worth); shape kept."""
+    return np.asarray(weight / (np.exp(_NOTHING) + weight))
+
+
 @dataclass(frozen=True)
 class _Slates:
     """What one round shows, before anybody chose; sorted by request, in the order on the page; (n_shown,) each."""

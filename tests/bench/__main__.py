@@ -6,11 +6,12 @@ Without `--data` they run on the simulated log. Let nothing else run meanwhile.
 import argparse
 from pathlib import Path
 
-from tests.bench import exported, features, itemcf, serving, training, tuning
+from tests.bench import exported, features, itemcf, offpolicy, serving, training, tuning
 
 BENCHMARKS = {
     "features": features.run,
     "itemcf": itemcf.run,
+    "offpolicy": offpolicy.run,
     "onnx": exported.run,
     "serving": serving.run,
     "training": training.run,

@@ -54,7 +54,7 @@ class TestHelp:
     def test_of_each_verb_shows_its_example(self, verb: str, capsys: Capture) -> None:
         code, out, err = told(capsys, verb, "--help")
         assert (code, err) == (0, "")
-        assert re.search(rf"^ +newsrec {verb} --", out, re.MULTILINE)
+        assert re.search(rf"^ +newsrec {verb} (\w+ )?--", out, re.MULTILINE)
 
     @pytest.mark.parametrize("verb", VERBS)
     def test_examples_use_flags_that_exist(self, verb: str, capsys: Capture) -> None:
@@ -337,3 +337,24 @@ def test_script_is_the_same_main() -> None:
     assert 'newsrec = "newsrec.cli:main"' in project
     assert cli.main is main
     assert shutil.which("newsrec") is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (("train", "--negatives", "luck"), "'luck'"),
+        (("train", "--negatives", "hard", "--negative-ratio", "0"), "found 0.0"),
+        (("train", "--exposure", "guessed"), "'guessed'"),
+        (("train", "--position-bias", "--objective", "binary"), "found 'binary'"),
+        (("experiment", "luck"), "'luck'"),
+        (("experiment", "negatives", "--ratios", "few"), "'few'"),
+        (("experiment", "negatives", "--samplers", "luck"), "'luck'"),
+        (("recommend", "--run", "r", "--data", "d", "--out", "o", "--diversity", "2"), "found 2.0"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_the_work(arguments: tuple[str, ...], found: str, capsys: Capture) -> None:
+    code, out, err = told(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert found in err
+    assert err.count("\n") == 1

@@ -18,7 +18,7 @@ from newsrec.split import SplitConfig
 from newsrec.train import TrainResult, train
 from newsrec.train_config import TrainConfig
 
-FIGURES = ("recall", "recall_overlap", "rank", "baselines", "intervals", "slices")
+FIGURES = ("recall", "recall_overlap", "rank", "baselines", "intervals", "slices", "calibration")
 INTEGERS = ReadOptions(integer_ids=True)
 WEAK = {"trees": 3, "min_data_in_leaf": 20, "threads": 1}
 
@@ -194,3 +194,25 @@ def test_runs_under_different_protocols_are_not_compared(
 ) -> None:
     with pytest.raises(UsageError, match=r"comparison: the protocols differ in .*'validation': 'temporal' and 'gap'"):
         compare(measured.run, weak("gap").run)
+
+
+def test_off_policy_is_asked_of_every_unseen_list(measured: TrainResult, tables: Path, log: Log) -> None:
+    """The ranking is better than chance: nothing says that it would earn less than the random order did."""
+    found = evaluate(config(measured, tables, off_policy=True))["off_policy"]
+    assert log.impressions is not None
+    midnight = log.impressions.filter(pl.col("requested_at") >= pl.col("requested_at").max().dt.truncate("1d"))
+    lists = midnight.group_by("request_id").agg(pl.col("clicked").any())
+    assert found["ips"]["decisions"] == len(lists)
+    assert found["logged"] == pytest.approx(lists["clicked"].mean())
+    for name in ("ips", "snips", "dr"):
+        assert found[name]["low"] < found[name]["value"] < found[name]["high"]
+        assert found[name]["high"] > found["logged"]
+    assert found["dr"]["high"] - found["dr"]["low"] < found["ips"]["high"] - found["ips"]["low"]
+    assert found["snips"]["effective"] == pytest.approx(len(lists) / 12, rel=0.2)
+
+
+def test_off_policy_is_refused_where_nobody_saw_the_positions(measured: TrainResult, log: Log, tmp_path: Path) -> None:
+    assert log.impressions is not None
+    unplaced = write_log(replace(log, impressions=log.impressions.drop("position")), tmp_path, "table")
+    with pytest.raises(UsageError, match="--off-policy: expected impressions with the positions"):
+        evaluate(config(measured, unplaced, off_policy=True))

@@ -11,8 +11,9 @@ import pytest
 from features.columns import DAY, TIME
 from features.events import EventStore
 from newsrec.assembly import Assembly, score_lists
+from newsrec.bundle import read_manifest
 from newsrec.data import Log
-from newsrec.errors import DataError
+from newsrec.errors import DataError, UsageError
 from newsrec.recall import RecallSettings
 from newsrec.serve import Recommender
 from newsrec.slates import SPLITS
@@ -248,3 +249,22 @@ def test_serving_loads_neither_networks_nor_studies_nor_charts(
     )
     done = python("-c", code)
     assert done.stdout.split("\n")[:2] == ["5", "[]"], done.stderr
+
+
+def test_probabilities_are_those_of_the_served_order(served: Recommender, log: Log) -> None:
+    user, items = log.clicks["user_id"][0], served.store.items[:60].to_list()
+    scores, chances = served.rank(user, items), served.probabilities(user, items)
+    assert np.all((chances > 0) & (chances < 1))
+    assert np.all(np.diff(chances[np.argsort(scores)]) >= 0)
+    again = served.with_log(log.clicks.clear(), log.articles).probabilities(user, items)
+    np.testing.assert_array_equal(chances, again)
+
+
+def test_probabilities_of_an_order_that_was_not_calibrated_are_refused(reranked: TrainResult, log: Log) -> None:
+    """The bundle's calibrator is of the order that training found best, not of the other."""
+    on = read_manifest(reranked.run)["reranker"]["on"]
+    best, other = (Recommender.load(reranked.run, reranker=switch) for switch in (on, not on))
+    items = best.store.items[:5].to_list()
+    assert len(best.probabilities(log.clicks["user_id"][0], items)) == 5
+    with pytest.raises(UsageError, match="probabilities: expected a bundle whose served order was calibrated"):
+        other.probabilities(log.clicks["user_id"][0], items)

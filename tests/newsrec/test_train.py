@@ -39,7 +39,7 @@ HALF_DAYS = SplitConfig(test_days=0.5, valid_days=0.5)
 FIGURES = {"mrr@5", "hit@5", "ndcg@5", "ndcg@10", "auc", "gauc"}
 FILES = {
     *("manifest.json", "features.json", "vocabulary.parquet", "lambdarank.txt", "params.json", "metrics.json"),
-    *("report.html", "per_request.parquet", "state/clicks.parquet", "state/articles.parquet"),
+    *("calibration.json", "report.html", "per_request.parquet", "state/clicks.parquet", "state/articles.parquet"),
     "state/impressions.parquet",
     *(f"recall/{name}.parquet" for name in CHANNELS),
 }
@@ -80,6 +80,14 @@ class TestWhatARunLeaves:
         assert all(rank["mrr@5"] > figures["mrr@5"] for figures in baselines.values())
         low, high = trained.metrics["intervals"]["mrr@5"]
         assert low < rank["mrr@5"] < high
+
+    def test_calibration_is_truer_than_the_bare_score_and_keeps_the_figures(self, trained: TrainResult) -> None:
+        told = trained.metrics["calibration"]
+        assert told["after"]["ece"] < 0.1 * told["before"]["ece"]
+        assert told["after"]["normalised_entropy"] < 1 < told["before"]["normalised_entropy"]
+        assert told["after"]["mean_probability"] == pytest.approx(told["after"]["click_rate"], rel=0.3)
+        assert loaded(trained.run, "calibration.json")["of"] == "rank"
+        assert "<h2>Calibration</h2>" in (trained.run / "report.html").read_text(encoding="utf-8")
 
     def test_every_file_is_there_and_in_the_manifest_with_its_hash(self, trained: TrainResult) -> None:
         there = {str(path.relative_to(trained.run)) for path in trained.run.rglob("*") if path.is_file()}

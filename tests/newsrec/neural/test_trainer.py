@@ -7,10 +7,11 @@ import polars as pl
 import pytest
 import torch
 
+from newsrec.calibration import platt
 from newsrec.errors import DataError
 from newsrec.metrics import METRICS, per_request, summarise
 from newsrec.neural import trainer
-from newsrec.neural.model import Model, Scale, platt
+from newsrec.neural.model import Model, Scale
 from newsrec.neural.trainer import TrainerConfig, fit, mean_mrr, score
 from newsrec.rerankers import make
 from newsrec.tensors import Lists

@@ -14,6 +14,11 @@ from newsrec.errors import BundleError
 from newsrec.report import render_report, write_report
 
 SCORES = {"mrr@5": 0.29, "hit@5": 0.47, "ndcg@5": 0.33, "ndcg@10": 0.36, "auc": 0.9, "gauc": 0.91, "auc_share": 0.8}
+CALIBRATION = {
+    "ece": 0.02, "ece_share": 0.04, "normalised_entropy": 0.8, "logloss": 0.05, "click_rate": 0.01,
+    "curve": [{"probability": 0.001, "click_rate": 0.002, "rows": 900},
+              {"probability": 0.2, "click_rate": 0.0, "rows": 100}],
+}  # fmt: skip
 ATTACK = "<script>alert('x')</script>"
 
 
@@ -34,6 +39,7 @@ def full(scale: float = 1.0) -> dict[str, Any]:
         "intervals": {"mrr@5": [0.28, 0.30], "hit@5": [0.46, 0.48]},
         "baselines": {"popularity": {**less, "mrr@5": 0.029}, "recency": less, "recall_order": less},
         "curves": {"metric": "ndcg@5", "train": [0.1, 0.2, 0.3], "valid": [0.1, 0.15, 0.14], "best_iteration": 2},
+        "calibration": {"method": "isotonic", "before": CALIBRATION, "after": CALIBRATION},
         "importance": [{"feature": f"feature_{i}", "gain": 100.0 / (i + 1), "splits": 50 - i} for i in range(40)],
         "slices": [{"slice": "history clicks", "value": "3-5", **by_slice},
                    {"slice": "hour of day, UTC", "value": "07", **by_slice}],
@@ -47,8 +53,8 @@ def full(scale: float = 1.0) -> dict[str, Any]:
 
 
 SECTIONS = {
-    "baselines": "Baselines", "curves": "Learning curves", "importance": "Feature importance", "slices": "Slices",
-    "artefacts": "Artefacts of the data", "intake": "Intake",
+    "baselines": "Baselines", "curves": "Learning curves", "calibration": "Calibration",
+    "importance": "Feature importance", "slices": "Slices", "artefacts": "Artefacts of the data", "intake": "Intake",
 }  # fmt: skip
 
 
@@ -100,8 +106,8 @@ def test_the_page_is_well_formed_and_its_charts_speak() -> None:
     parsed = outline(render_report(full()))
     charts = [attrs for tag, attrs in parsed.seen if tag == "svg"]
     ids = [str(attrs["id"]) for _, attrs in parsed.seen if "id" in attrs]
-    assert len(charts) == 4
-    assert len(ids) == len(set(ids)) == 8
+    assert len(charts) == 5
+    assert len(ids) == len(set(ids)) == 10
     assert [part for attrs in charts for part in str(attrs["aria-labelledby"]).split()] == ids
 
 

@@ -1,0 +1,95 @@
+"""What an experiment is told, and what one of its cells is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from newsrec.data import ReadOptions
+from newsrec.errors import UsageError
+from newsrec.sampling import ALONE, parse
+
+SAMPLERS = ("random", "popular", "exposed", "hard", "semi_hard", "random+hard", "random+popular+hard")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One way of training."""
+
+    sampler: str
+    """Name in `newsrec.sampling.SAMPLERS`, or a mixture."""
+    ratio: float | None = None
+    """Negatives per click; None where the sampler has a size of its own."""
+    weighted: bool = True
+    """Rows weigh one by their sampling probability."""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    @property
+    def key(self) -> str:
+        """Name of its files."""
+        told = "_".join(f"{name}={value}" for name, value in sorted(self.params.items()))
+        parts = [self.sampler.replace(":", "="), "own" if self.ratio is None else f"{self.ratio:g}"]
+        return "-".join(
+            [*parts, "weighted" if self.weighted else "bare", *([told] if told else []), f"seed{self.seed}"]
+        )
+
+    def with_seed(self, seed: int) -> "Cell":
+        """The same with another seed of sampling and fitting."""
+        return replace(self, seed=seed)
+
+    def facts(self) -> dict[str, Any]:
+        """Columns of the table."""
+        changed = ", ".join(f"{name}={value}" for name, value in self.params.items())
+        return {"negatives": self.sampler, "ratio": self.ratio, "weighted": self.weighted, "params": changed or None}
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """One experiment. The defaults are those of the command line."""
+
+    name: str
+    """Name in `newsrec.experiment.EXPERIMENTS`."""
+    data: Path | None = None
+    """Folder or file of the log; None is the embedded simulated log."""
+    format: str = "auto"
+    out: Path | None = None
+    """Folder for what is found; None is `artifacts/experiment-<name>-<fingerprint>`."""
+    candidates: str | None = None
+    """`slate` or `recall`; None is what the format is made for."""
+    train_requests: int = 10_000
+    """At most; their whole lists are kept in memory, so 1..100000."""
+    valid_requests: int = 3_000
+    test_requests: int = 10_000
+    test_days: float = 1.0
+    valid_days: float = 1.0
+    seeds: int = 1
+    """Each cell is drawn and fitted so often, >= 1."""
+    samplers: tuple[str, ...] = SAMPLERS
+    """`negatives`: names in `newsrec.sampling.SAMPLERS`, or mixtures."""
+    ratios: tuple[float, ...] = (4.0, 10.0)
+    """`negatives`: negatives per clicked article, > 0."""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters of the ranker that differ from its defaults."""
+    read: ReadOptions = ReadOptions()
+
+    def refuse_contradictions(self) -> None:
+        """Find out before the work what cannot be done.
+
+        Raises:
+            UsageError: With the setting that is unknown or out of range.
+        """
+        for spec in self.samplers:
+            if set(parse(spec)) & set(ALONE):
+                raise UsageError(f"--samplers: expected none of {list(ALONE)}, which always run, found {spec!r}.")
+        if not self.samplers or not self.ratios or not all(0 < ratio < float("inf") for ratio in self.ratios):
+            raise UsageError(f"--ratios: expected samplers and numbers above 0, found {self.samplers}, {self.ratios}.")
+        if self.seeds < 1 or not 1 <= self.train_requests <= 100_000:
+            raise UsageError(
+                f"experiment: expected at least 1 seed and 1 to 100000 training requests, found {self.seeds} and "
+                f"{self.train_requests}."
+            )
+
+    def facts(self) -> dict[str, Any]:
+        """What must be the same where a stopped experiment goes on; further seeds, samplers and ratios may join."""
+        return {"name": self.name, "params": dict(self.params)}

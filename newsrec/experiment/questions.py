@@ -1,0 +1,57 @@
+"""`EXPERIMENTS`: an experiment is a name, its cells, and which of them the others are compared with."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from newsrec.experiment.config import Cell, ExperimentConfig
+
+
+def negatives(config: ExperimentConfig) -> list[Cell]:
+    """Samplers x ratios x importance weights, whole lists, and the default."""
+    drawn = [
+        Cell(sampler, ratio, weighted)
+        for sampler in config.samplers
+        for ratio in config.ratios
+        for weighted in (True, False)
+    ]
+    return [*drawn, Cell("all"), Cell("list"), Cell("list", weighted=False)]
+
+
+def objective(config: ExperimentConfig) -> list[Cell]:
+    """What the ranker makes small; LambdaRank comes first."""
+    from newsrec.rankers.lgbm import OBJECTIVES
+
+    return [Cell("list", params={"objective": name}) for name in OBJECTIVES]
+
+
+def overfit(config: ExperimentConfig) -> list[Cell]:
+    """Early stopping, depth and width of the trees, regularisation, and negatives, against the gap of the curves."""
+    changes: tuple[dict[str, Any], ...] = (
+        {},
+        {"patience": 10_000},
+        {"num_leaves": 7},
+        {"num_leaves": 255, "min_data_in_leaf": 20},
+        {"lambda_l2": 100.0, "min_data_in_leaf": 1_000},
+    )
+    return [*(Cell("list", params=change) for change in changes), *(Cell(name, 4.0) for name in ("random", "hard"))]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One question."""
+
+    cells: Callable[[ExperimentConfig], list[Cell]]
+    baseline: Callable[[Cell], bool]
+    """Whether the others are compared with this cell; the first such, or the first of all."""
+    meaning: str
+
+
+EXPERIMENTS: Final[Mapping[str, Experiment]] = {
+    "negatives": Experiment(
+        negatives, lambda cell: cell.sampler == "random" and cell.weighted, "which negatives, how many, weighed or not"
+    ),
+    "objective": Experiment(objective, lambda cell: True, "what the ranker makes small"),
+    "overfit": Experiment(overfit, lambda cell: True, "what each does to the gap of the curves"),
+}
+"""Every experiment by its name."""

@@ -1,0 +1,64 @@
+"""All stages of an experiment in order; `python -m newsrec.experiment` and the library function do the same."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from newsrec.bundle import write_json
+from newsrec.errors import UsageError
+from newsrec.experiment.cells import run_cell
+from newsrec.experiment.config import ExperimentConfig
+from newsrec.experiment.kept import Kept
+from newsrec.experiment.material import Material
+from newsrec.experiment.questions import EXPERIMENTS
+from newsrec.experiment.table import table_of
+from newsrec.progress import Progress, Silent
+
+
+@dataclass(frozen=True)
+class ExperimentResult:
+    """What an experiment found."""
+
+    out: Path
+    """Folder with `table.json`, `table.csv` and each cell's figures."""
+    table: pl.DataFrame
+    """One row per cell, see `newsrec.experiment.table.table_of`."""
+    protocol: dict[str, Any]
+
+
+def run_experiment(config: ExperimentConfig, progress: Progress | None = None) -> ExperimentResult:
+    """Run what is not yet done, and lay all of it out.
+
+    Args:
+        config: Which experiment, on what, how large.
+        progress: Told of stages and cells; None is silent.
+
+    Raises:
+        NewsrecError: An unknown experiment, a folder that holds another one, bad data, or a place that cannot be
+            written.
+    """
+    tell = progress or Silent()
+    if config.name not in EXPERIMENTS:
+        raise UsageError(f"experiment: expected one of {sorted(EXPERIMENTS)}, found {config.name!r}.")
+    config.refuse_contradictions()
+    experiment = EXPERIMENTS[config.name]
+    material = Material.of(config, tell)
+    cells = [cell for cell in experiment.cells(config) if material.can(cell, tell)]
+    out = config.out or Path("artifacts") / f"experiment-{config.name}-{material.log.fingerprint[:8] or 'log'}"
+    kept = Kept.open(out, {**config.facts(), "protocol": material.protocol})
+    wanted = [cell.with_seed(seed) for seed in range(config.seeds) for cell in cells]
+    waiting = [cell for cell in wanted if not kept.has(cell.key)]
+    if len(waiting) < len(wanted):
+        tell.say(f"{len(wanted) - len(waiting)} of {len(wanted)} cells are done already")
+    with tell.stage("cells", len(waiting)) as step:
+        for cell in waiting:
+            kept.add(cell.key, *run_cell(material, cell))
+            step(1)
+    baseline = next((cell for cell in cells if experiment.baseline(cell)), cells[0])
+    table = table_of(cells, range(config.seeds), baseline, kept)
+    table.write_csv(out / "table.csv")
+    facts = {"protocol": material.protocol, "baseline": baseline.key, "lists": material.counts}
+    write_json(out / "table.json", {**facts, "rows": table.to_dicts()})
+    return ExperimentResult(out, table, material.protocol)
