@@ -62,8 +62,8 @@ def experiment(
         numbers = tuple(float(word) for word in names_in(ratios))
     except ValueError as error:
         raise UsageError(f"--ratios: expected numbers such as 4,10, found {ratios!r}.") from error
-    told = load_params(params, "lgbm").params if params else {}
-    chosen = {**told, **({"objective": objective} if objective else {})}
+    of_file = load_params(params, "lgbm").params if params else {}
+    chosen = {**of_file, **({"objective": objective} if objective else {})}
     config = ExperimentConfig(
         name=name,
         data=data,

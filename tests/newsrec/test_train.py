@@ -40,7 +40,7 @@ FIGURES = {"mrr@5", "hit@5", "ndcg@5", "ndcg@10", "auc", "gauc"}
 FILES = {
     *("manifest.json", "features.json", "vocabulary.parquet", "lambdarank.txt", "params.json", "metrics.json"),
     *("calibration.json", "report.html", "per_request.parquet", "state/clicks.parquet", "state/articles.parquet"),
-    "state/impressions.parquet",
+    *("state/impressions.parquet", "lambdarank.onnx", "lambdarank.signature.json"),
     *(f"recall/{name}.parquet" for name in CHANNELS),
 }
 
