@@ -29,10 +29,10 @@ LEAST_PROBABILITY: Final = 1e-7
 
 @dataclass(frozen=True)
 class Blend:
-    """Final score = ranker's score / its spread + weight * network's log-odds / their spread."""
+    """Final score = (1 - weight) * ranker's score / its spread + weight * network's log-odds / their spread."""
 
     weight: float
-    """>= 0; 0 leaves the ranker's order."""
+    """Of the network, 0..1: 0 leaves the ranker's order, 1 is the network's alone."""
     ranker_spread: float
     """Standard deviation inside the tops of validation lists, > 0."""
     network_spread: float
@@ -40,7 +40,8 @@ class Blend:
 
     def scores(self, ranker: npt.NDArray[Any], network: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """Blend scores and log-odds; shape kept."""
-        blended: npt.NDArray[np.float64] = ranker / self.ranker_spread + self.weight * network / self.network_spread
+        of_ranker, of_network = ranker / self.ranker_spread, network / self.network_spread
+        blended: npt.NDArray[np.float64] = (1 - self.weight) * of_ranker + self.weight * of_network
         return blended
 
 

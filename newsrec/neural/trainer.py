@@ -62,9 +62,18 @@ class Curves:
     """From 1; its weights were kept."""
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """What training left, beside the model's weights."""
+
+    curves: Curves
+    logits: Floats
+    """Of the validation rows after each epoch, before calibration, shape (epochs, n_rows)."""
+
+
 def fit(
     model: Model, train: Lists, valid: Lists, config: TrainerConfig, on_epoch: Callable[[], None] = lambda: None
-) -> Curves:
+) -> Fitted:
     """Train until the validation no longer improves, and keep the best weights.
 
     Args:
@@ -83,12 +92,13 @@ def fit(
     rng = np.random.default_rng(config.seed)
     hide = torch.Generator().manual_seed(config.seed)
     watched = train.chosen(np.arange(0, len(train), max(1, len(train) // CURVE_LISTS)))
-    losses, of_train, of_valid = [], [], []
+    losses, of_train, of_valid, logits = [], [], [], []
     best, best_weights = -1.0, copy.deepcopy(model.state_dict())
     for epoch in range(config.epochs):
         losses.append(_epoch(model, train, optimiser, config, rng, hide))
         of_train.append(mean_mrr(score(model, watched), watched))
-        of_valid.append(mean_mrr(score(model, valid), valid))
+        logits.append(score(model, valid))
+        of_valid.append(mean_mrr(logits[-1], valid))
         on_epoch()
         if of_valid[-1] > best:
             best, best_weights = of_valid[-1], copy.deepcopy(model.state_dict())
@@ -96,8 +106,9 @@ def fit(
             break
     model.load_state_dict(best_weights)
     model.eval()
-    model.calibrate(score(model, valid), valid.label)
-    return Curves(tuple(losses), tuple(of_train), tuple(of_valid), int(np.argmax(of_valid)) + 1)
+    chosen = int(np.argmax(of_valid))
+    model.calibrate(logits[chosen], valid.label)
+    return Fitted(Curves(tuple(losses), tuple(of_train), tuple(of_valid), chosen + 1), np.stack(logits))
 
 
 def score(model: Model, lists: Lists) -> Floats:

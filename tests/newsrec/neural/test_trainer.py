@@ -49,7 +49,7 @@ def test_best_weights_are_kept_and_training_stops_after_patience(monkeypatch: py
         return value
 
     monkeypatch.setattr(trainer, "mean_mrr", valued)
-    curves = fit(net, LISTS, LISTS, TrainerConfig(epochs=20, patience=2))
+    curves = fit(net, LISTS, LISTS, TrainerConfig(epochs=20, patience=2)).curves
     assert curves.valid == (0.1, 0.3, 0.6, 0.2, 0.4)
     assert curves.best_epoch == 3
     for name, weight in net.network.state_dict().items():
@@ -58,7 +58,7 @@ def test_best_weights_are_kept_and_training_stops_after_patience(monkeypatch: py
 
 def test_curves_have_a_value_per_epoch_and_epochs_are_told() -> None:
     epochs: list[int] = []
-    curves = fit(model(), LISTS, LISTS, TrainerConfig(epochs=2), lambda: epochs.append(1))
+    curves = fit(model(), LISTS, LISTS, TrainerConfig(epochs=2), lambda: epochs.append(1)).curves
     assert len(epochs) == len(curves.loss) == len(curves.train) == len(curves.valid) == 2
     assert curves.loss[1] < curves.loss[0]
 

@@ -105,7 +105,7 @@ def test_it_learns_what_the_dense_inputs_say(name: str) -> None:
     lists = replace(lists, dense=np.where(lists.label[:, None] == 1, 5.0, lists.dense).astype(np.float32))
     torch.manual_seed(0)
     model = Model(make(name, SHAPE), SHAPE.dense, SHAPE.numbers)
-    curves = fit(model, lists, lists, TrainerConfig(epochs=8, batch=16, learning_rate=5e-3))
+    curves = fit(model, lists, lists, TrainerConfig(epochs=8, batch=16, learning_rate=5e-3)).curves
     assert max(curves.valid) > 0.9
 
 

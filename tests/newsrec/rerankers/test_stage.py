@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 from types import SimpleNamespace
@@ -20,14 +19,13 @@ from newsrec.progress import Clock
 from newsrec.rankers import RankingData
 from newsrec.rerank import MODEL_FILE, SIGNATURE_FILE, Blend, RerankSettings
 from newsrec.rerankers import stage
-from newsrec.rerankers.stage import _blend, _forward, _halves, _verdict
+from newsrec.rerankers.stage import _forward, _verdict
 from newsrec.serve import Recommender
 from newsrec.split import SplitConfig
 from newsrec.tensors import Fields
 from newsrec.train import TrainResult, train
 from newsrec.train_config import TrainConfig
 from tests.conftest import FEW_TREES
-from tests.networks import random_lists
 
 REQUESTS = pl.DataFrame({"request_id": range(90), "user_id": [i % 40 for i in range(90)]}).with_columns(
     pl.from_epoch(pl.Series(np.random.default_rng(0).permutation(90) * 60), "s")
@@ -60,23 +58,6 @@ def test_scores_of_training_lists_come_from_rankers_of_earlier_requests() -> Non
     assert sorted(request for _, fold in found for request in fold["request_id"]) == sorted(
         request for request, at in time.items() if at >= sorted(time.values())[30]
     )
-
-
-def test_halves_share_no_user_and_leave_nobody_out() -> None:
-    first, second = _halves(REQUESTS, 0)
-    assert not set(first["user_id"]) & set(second["user_id"])
-    assert sorted([*first["request_id"], *second["request_id"]]) == list(range(90))
-    assert len(set(first["user_id"])) == 20
-
-
-def test_blend_leaves_the_ranker_alone_where_the_network_says_nothing_and_follows_it_where_it_knows() -> None:
-    lists = random_lists(200)
-    good = np.where(lists.label == 1, 0.9, 0.1).astype(np.float32)
-    lists = replace(lists, dense=np.where(np.isnan(lists.dense), 0, lists.dense))
-    assert _blend(lists, np.full(len(lists.label), 0.5, np.float32)).weight == 0
-    assert _blend(lists, good).weight > 1
-    right = replace(lists, dense=np.where(lists.label == 1, 3.0, 0.0).astype(np.float32)[:, None].repeat(3, 1))
-    assert _blend(right, 1 - good).weight == 0
 
 
 @pytest.mark.parametrize("on", [True, False])
