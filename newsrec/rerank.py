@@ -50,7 +50,7 @@ class RerankSettings:
     """What the manifest keeps of a reranker."""
 
     name: str
-    """Name in `newsrec.rerankers.RERANKERS`."""
+    """Name in `newsrec.rerankers.RERANKERS`, or file and name of an own network."""
     on: bool
     """Whether the bundle's final order is the blend; else it is the ranker's."""
     top: int
@@ -59,6 +59,8 @@ class RerankSettings:
     """Clicks per request at most that the network reads, >= 1."""
     blend: Blend
     fields: Fields
+    sha256: str = ""
+    """Of the file of an own network; empty for ours."""
 
     def facts(self) -> dict[str, Any]:
         """As JSON."""

@@ -8,6 +8,8 @@ from newsrec.tensors import Array, Lists
 
 LIMIT = 8.0
 """Scaled numbers are cut here, in standard deviations: no value, however extreme, outweighs all others."""
+LEAST_SLOPE = 1e-3
+"""Of the calibration: a network whose order is no better than chance still has one."""
 
 
 class Scale(nn.Module):
@@ -86,22 +88,29 @@ class Model(nn.Module):
 
 
 def platt(logits: Array, label: Array) -> tuple[float, float]:
-    """Slope and shift of a logistic regression on one variable by Newton's method; a slope of 1 where none is above 0.
+    """Slope and shift of a logistic regression on one variable by Newton's method; the slope is at least `LEAST_SLOPE`.
 
     A little L2 towards a slope of 1 keeps it finite where the classes separate.
 
-    >>> slope, shift = platt(np.array([-1.0, -1.0, 1.0, 1.0] * 500), np.array([0, 1, 0, 1] * 500))
+    >>> slope, shift = platt(np.array([-1.0, 1.0] * 500), np.array([0, 0, 1, 1] * 250))
     >>> slope, round(shift, 3)
-    (1.0, 0.0)
+    (0.001, 0.0)
     """
-    x = np.column_stack([logits, np.ones(len(logits))])
-    line, prior = np.array([1.0, 0.0]), np.array([1.0, 0.0])
+    line = _newton(np.column_stack([logits, np.ones(len(logits))]), label, np.array([1.0, 0.0]))
+    if line[0] > LEAST_SLOPE:
+        return float(line[0]), float(line[1])
+    # An order that tells nothing must still be an order, and the mean right.
+    known = LEAST_SLOPE * logits
+    return LEAST_SLOPE, float(_newton(np.ones((len(logits), 1)), label, np.zeros(1), known)[0])
+
+
+def _newton(x: Array, label: Array, prior: Array, known: Array | float = 0.0) -> Array:
+    """Weights (n_columns,) of a logistic regression beside a known part of the logits."""
+    line = prior.copy()
     for _ in range(50):
-        p = 1 / (1 + np.exp(-np.clip(x @ line, -500, 500)))
+        p = 1 / (1 + np.exp(-np.clip(x @ line + known, -500, 500)))
         gradient = x.T @ (p - label) + 1e-3 * (line - prior)
-        curvature = (x * (p * (1 - p))[:, None]).T @ x + 1e-3 * np.eye(2)
+        curvature = (x * (p * (1 - p))[:, None]).T @ x + 1e-3 * np.eye(len(line))
         step = np.linalg.solve(curvature, gradient)
         line = line - step * min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-12))
-    if line[0] <= 1e-3:  # an order that tells nothing must still be an order
-        return 1.0, 0.0
-    return float(line[0]), float(line[1])
+    return line

@@ -7,10 +7,10 @@ ranker's order (`newsrec.rerankers.blending`). Only then it is switched on.
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,15 +19,19 @@ import torch
 
 from newsrec.assembly import Assembly, chunks
 from newsrec.candidates import label
+from newsrec.errors import UsageError
 from newsrec.evaluation.comparison import Difference
+from newsrec.neural.checkpoint import Checkpoint
+from newsrec.neural.curves import Curves
 from newsrec.neural.export import export_network
 from newsrec.neural.model import Model
-from newsrec.neural.trainer import METRIC, Curves, Fitted, TrainerConfig, fit
+from newsrec.neural.settings import settings_of
+from newsrec.neural.trainer import METRIC, Fitted, TrainerConfig, fit
 from newsrec.neural.vocabulary import IdVocabulary
 from newsrec.progress import Progress
 from newsrec.rankers import Ranker, RankingData
 from newsrec.rerank import MODEL_FILE, Blend, Reranker, RerankSettings, log_odds, top_lists
-from newsrec.rerankers import make
+from newsrec.rerankers import make, source_of
 from newsrec.rerankers.base import Shape
 from newsrec.rerankers.blending import fit_blend, judge
 from newsrec.tensors import Batch, Fields, Lists, concatenated, padded
@@ -38,6 +42,8 @@ HISTORY: Final = 50
 """Clicks that the network reads at most."""
 TRAIN_LISTS: Final = 60_000
 """Training lists at most, drawn evenly: whole lists cost memory."""
+PARTS: Final = ("trainer", "network")
+"""Of the parameters that a user gives."""
 EXAMPLE: Final = (2, 3, 4)
 """Requests, candidates and clicks of the worked example."""
 
@@ -49,10 +55,30 @@ class RerankConfig:
     """What to train."""
 
     name: str
-    """Name in `newsrec.rerankers.RERANKERS`."""
+    """Name in `newsrec.rerankers.RERANKERS`, or `FILE.py:NAME` of an own network."""
     top: int = 20
     """The ranker's first so many of each list are ordered again, >= 2."""
     trainer: TrainerConfig = TrainerConfig()
+    network: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters of the network that differ from its defaults."""
+    checkpoint: Path | None = None
+    """File that keeps each epoch, so that a killed training goes on; None keeps none."""
+
+    @classmethod
+    def of(cls, name: str, top: int, params: Mapping[str, Any], seed: int, checkpoint: Path | None = None) -> Self:
+        """With parameters by name: `trainer` (fields of `TrainerConfig`) and `network`, each optional.
+
+        Raises:
+            UsageError: Unknown names, or values that do not fit.
+        """
+        unknown = sorted(set(params) - set(PARTS))
+        wrong = sorted(part for part in PARTS if not isinstance(params.get(part, {}), Mapping))
+        given = dict(params.get("trainer", {})) if not wrong else {}
+        if unknown or wrong or "seed" in given:
+            found = unknown or wrong or ["seed: use --seed"]
+            raise UsageError(f"--rerank-params: expected an object with {list(PARTS)}, each an object, found {found}.")
+        trainer = settings_of(TrainerConfig, given, "--rerank-params trainer")
+        return cls(name, top, replace(trainer, seed=seed), params.get("network", {}), checkpoint)
 
 
 @dataclass(frozen=True)
@@ -65,6 +91,7 @@ class TrainedReranker:
     """MRR@5 of the ranker's order and of the blend on validation, each request judged by what other users chose."""
     files: Mapping[str, bytes]
     """The network and its signature by name."""
+    config: RerankConfig
 
     @property
     def on(self) -> bool:
@@ -86,6 +113,8 @@ class TrainedReranker:
             "weight": settings.blend.weight,
             "gain": {"metric": METRIC, **asdict(self.gain)},
             "curves": {"metric": METRIC, **asdict(self.curves)},
+            "overfitting": self.curves.verdict(),
+            "params": {"trainer": asdict(self.config.trainer), "network": dict(self.config.network)},
         }
 
 
@@ -111,7 +140,8 @@ def train_reranker(
     """
     seed = config.trainer.seed
     fields = Fields.of(assembly.store, tuple(f.name for f in assembly.features))
-    settings = RerankSettings(config.name, False, config.top, HISTORY, Blend(0.0, 1.0, 1.0), fields)
+    name, sha256 = source_of(config.name)
+    settings = RerankSettings(name, False, config.top, HISTORY, Blend(0.0, 1.0, 1.0), fields, sha256)
     lists = partial(_lists, assembly, settings, positives, tell)
     train = concatenated(
         [lists(earlier.score, fold) for earlier, fold in _forward(ranker, rows, requests["train"], assembly, seed)]
@@ -119,26 +149,34 @@ def train_reranker(
     valid = lists(ranker.score, requests["valid"])
     with assembly.clock.time("rerank"):
         with tell.stage("rerank", 0) as step:
-            fitted, files = _train(config, fields, train, valid, lambda: step(1))
+            of = f"{name} {sha256} {dict(config.network)}"
+            checkpoint = None if config.checkpoint is None else Checkpoint(config.checkpoint, of)
+            fitted, files = _train(config, settings, train, valid, lambda: step(1), checkpoint)
         gain = judge(valid, fitted.logits, requests["valid"], seed)
         made = partial(Reranker, model=files[MODEL_FILE])
         blend = fit_blend(valid, log_odds(made(settings).probabilities(valid)))
     settings = replace(settings, blend=blend, on=gain.low > 0 and blend.weight > 0)
+    tell.say(f"reranker {name}: {fitted.curves.verdict()}")
     tell.say(_verdict(settings, gain))
-    return TrainedReranker(made(settings), fitted.curves, gain, files)
+    return TrainedReranker(made(settings), fitted.curves, gain, files, config)
 
 
 def _train(
-    config: RerankConfig, fields: Fields, train: Lists, valid: Lists, on_epoch: Callable[[], None]
+    config: RerankConfig,
+    settings: RerankSettings,
+    train: Lists,
+    valid: Lists,
+    on_epoch: Callable[[], None],
+    checkpoint: Checkpoint | None,
 ) -> tuple[Fitted, dict[str, bytes]]:
     """Train on lists of raw ids; the curves, and the network's files."""
-    vocabulary = IdVocabulary.of(train)
+    vocabulary, fields = IdVocabulary.of(train), settings.fields
     shape = Shape(len(fields.dense), vocabulary.sizes, len(fields.numbers))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.trainer.seed)
-        model = Model(make(config.name, shape), shape.dense, shape.numbers)
-        fitted = fit(model, vocabulary.coded(train), vocabulary.coded(valid), config.trainer, on_epoch)
-    facts = {"network": config.name, "loss": config.trainer.loss}
+        model = Model(make(config.name, shape, config.network), shape.dense, shape.numbers)
+        fitted = fit(model, vocabulary.coded(train), vocabulary.coded(valid), config.trainer, on_epoch, checkpoint)
+    facts = {"network": settings.name, "loss": config.trainer.loss}
     with tempfile.TemporaryDirectory() as folder:
         export_network(model, vocabulary, fields, _example(valid), Path(folder) / MODEL_FILE, facts)
         return fitted, {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}

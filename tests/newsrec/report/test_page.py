@@ -34,6 +34,12 @@ def full(scale: float = 1.0) -> dict[str, Any]:
         "intervals": {"mrr@5": [0.28, 0.30], "hit@5": [0.46, 0.48]},
         "baselines": {"popularity": {**less, "mrr@5": 0.029}, "recency": less, "recall_order": less},
         "curves": {"metric": "ndcg@5", "train": [0.1, 0.2, 0.3], "valid": [0.1, 0.15, 0.14], "best_iteration": 2},
+        "reranker": {"name": "din", "on": True, "top": 20, "weight": 0.4,
+                     "gain": {"metric": "mrr@5", "first": 0.28, "second": 0.29, "difference": 0.01, "low": 0.004,
+                              "high": 0.016},
+                     "curves": {"metric": "mrr@5", "loss": [2.0, 1.9, 1.8], "train": [0.3, 0.33, 0.4],
+                                "valid": [0.28, 0.29, 0.27], "best_epoch": 2},
+                     "overfitting": "overfits after epoch 2: validation falls"},
         "importance": [{"feature": f"feature_{i}", "gain": 100.0 / (i + 1), "splits": 50 - i} for i in range(40)],
         "slices": [{"slice": "history clicks", "value": "3-5", **by_slice},
                    {"slice": "hour of day, UTC", "value": "07", **by_slice}],
@@ -47,8 +53,8 @@ def full(scale: float = 1.0) -> dict[str, Any]:
 
 
 SECTIONS = {
-    "baselines": "Baselines", "curves": "Learning curves", "importance": "Feature importance", "slices": "Slices",
-    "artefacts": "Artefacts of the data", "intake": "Intake",
+    "reranker": "The network on top", "baselines": "Baselines", "curves": "Learning curves",
+    "importance": "Feature importance", "slices": "Slices", "artefacts": "Artefacts of the data", "intake": "Intake",
 }  # fmt: skip
 
 
@@ -100,8 +106,8 @@ def test_the_page_is_well_formed_and_its_charts_speak() -> None:
     parsed = outline(render_report(full()))
     charts = [attrs for tag, attrs in parsed.seen if tag == "svg"]
     ids = [str(attrs["id"]) for _, attrs in parsed.seen if "id" in attrs]
-    assert len(charts) == 4
-    assert len(ids) == len(set(ids)) == 8
+    assert len(charts) == 5
+    assert len(ids) == len(set(ids)) == 10
     assert [part for attrs in charts for part in str(attrs["aria-labelledby"]).split()] == ids
 
 
@@ -207,3 +213,10 @@ def test_a_folder_without_figures_is_refused(tmp_path: Path, text: str | None, m
     with pytest.raises(BundleError, match=message):
         write_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
+
+
+def test_the_networks_training_is_told_in_words() -> None:
+    page = render_report(full())
+    assert "mrr@5 by epochs" in page
+    assert "epochs 1 to 3, best at 2: train ends at 0.4; valid ends at 0.27" in page
+    assert "The network overfits after epoch 2: validation falls." in page

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,10 +14,12 @@ import pytest
 
 from newsrec.bundle import read_manifest
 from newsrec.data import Log
+from newsrec.earlier import config_of_run
 from newsrec.errors import UsageError
 from newsrec.evaluation.comparison import Difference
 from newsrec.progress import Clock
 from newsrec.rankers import RankingData
+from newsrec.rankers.lgbm import LgbmRanker
 from newsrec.rerank import MODEL_FILE, SIGNATURE_FILE, Blend, RerankSettings
 from newsrec.rerankers import stage
 from newsrec.rerankers.stage import _forward, _verdict
@@ -142,3 +145,42 @@ def test_torch_absent_is_one_line_that_names_the_extra(monkeypatch: pytest.Monke
     with pytest.raises(UsageError, match=r"found no onnxscript.*pip install 'newsrec\[neural\]'"):
         train(TrainConfig(out=tmp_path / "run", reranker="din"))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_network_is_added_to_a_bundle_whose_ranker_stays(
+    reranked: TrainResult, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("newsrec.earlier.read", lambda config: log)
+    asked = TrainConfig(out=tmp_path / "new", reranker="lr")
+    config, again = config_of_run(reranked.run, asked)
+    result = train(config, log=again)
+    before, after = read_manifest(reranked.run), read_manifest(result.run)
+    for name in ("lambdarank.txt", "params.json", "features.json"):
+        assert after["files"][name]["sha256"] == before["files"][name]["sha256"]
+    for name in ("validation", "recall", "sampling", "features", "candidates", "refit", "seed", "protocol"):
+        assert after[name] == before[name]
+    metrics = json.loads((reranked.run / "metrics.json").read_text("utf-8"))
+    assert result.metrics["rank"] == metrics["rank"]
+    assert result.metrics["curves"] == metrics["curves"]
+    assert after["reranker"]["name"] == "lr"
+    assert after["files"][MODEL_FILE]["sha256"] != before["files"][MODEL_FILE]["sha256"]
+
+
+def test_the_ranker_of_a_refitted_bundle_is_measured_without_what_it_has_seen(
+    trained: TrainResult, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("newsrec.earlier.read", lambda config: log)
+    kept = config_of_run(trained.run, TrainConfig(reranker="lr"))[0].kept
+    assert kept is not None
+    rows = pl.DataFrame(np.random.default_rng(0).normal(size=(50, len(kept.features))), schema=list(kept.features))
+    rows = rows.cast(pl.Float32)
+    assert kept.ranker.fitting.best_iteration == trained.metrics["curves"]["best_iteration"]
+    np.testing.assert_array_equal(kept.ranker.score(rows), LgbmRanker.load(trained.run).score(rows))
+
+
+@pytest.mark.parametrize("other", [{"list_length": 50}, {"without": ("slate",)}, {"params": {"trees": 3}}])
+def test_settings_of_another_ranker_are_refused_beside_a_bundles(measured: TrainResult, other: dict[str, Any]) -> None:
+    with pytest.raises(
+        UsageError, match=f"expected the bundle's ranker and its settings, .* {list(other)}".replace("[", r"\[")
+    ):
+        config_of_run(measured.run, TrainConfig(reranker="lr", **other))
