@@ -6,9 +6,16 @@ Without `--data` they run on the simulated log. Let nothing else run meanwhile.
 import argparse
 from pathlib import Path
 
-from tests.bench import features, itemcf, serving, training
+from tests.bench import features, itemcf, neural_training, reranking, serving, training
 
-BENCHMARKS = {"features": features.run, "itemcf": itemcf.run, "serving": serving.run, "training": training.run}
+BENCHMARKS = {
+    "features": features.run,
+    "itemcf": itemcf.run,
+    "neural_training": neural_training.run,
+    "reranking": reranking.run,
+    "serving": serving.run,
+    "training": training.run,
+}
 
 
 def main() -> None:
