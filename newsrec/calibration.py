@@ -85,6 +85,9 @@ class Isotonic:
         return _inside(np.interp(np.asarray(score, np.float64), self.score, self.probability))
 
 
+LEAST_SLOPE: Final = 1e-3
+"""Of Platt scaling: an order that tells nothing is still an order."""
+
 CALIBRATORS: Final[Mapping[str, type[Platt] | type[Isotonic]]] = {"platt": Platt, "isotonic": Isotonic}
 """Every kind of calibrator by its name."""
 
@@ -230,27 +233,34 @@ def never_falling(value: Floats, weight: Floats) -> tuple[Floats, np.ndarray[Any
 
 
 def platt(score: Floats, label: Floats) -> tuple[float, float]:
-    """Slope and shift of a logistic regression on one variable by Newton's method; a slope of 1 where none is above 0.
+    """Slope and shift of a logistic regression on one variable by Newton's method; the slope is at least `LEAST_SLOPE`.
 
     A little L2 towards a slope of 1 keeps it finite where the classes separate.
 
-    >>> slope, shift = platt(np.array([-1.0, -1.0, 1.0, 1.0] * 500), np.array([0, 1, 0, 1] * 500))
+    >>> slope, shift = platt(np.array([-1.0, 1.0] * 500), np.array([0, 0, 1, 1] * 250))
     >>> slope, round(shift, 3)
-    (1.0, 0.0)
+    (0.001, 0.0)
     """
-    x = np.column_stack([score, np.ones(len(score))])
-    line, prior = np.array([1.0, 0.0]), np.array([1.0, 0.0])
+    line = _newton(np.column_stack([score, np.ones(len(score))]), label, np.array([1.0, 0.0]))
+    if line[0] > LEAST_SLOPE:
+        return float(line[0]), float(line[1])
+    # An order that tells nothing must still be an order, and the mean right.
+    known = LEAST_SLOPE * score
+    return LEAST_SLOPE, float(_newton(np.ones((len(score), 1)), label, np.zeros(1), known)[0])
+
+
+def _newton(x: Floats, label: Floats, prior: Floats, known: Floats | float = 0.0) -> Floats:
+    """Weights (n_columns,) of a logistic regression beside a known part of the logits."""
+    line = prior.copy()
     for _ in range(50):
-        p = sigmoid(x @ line)
+        p = sigmoid(x @ line + known)
         gradient = x.T @ (p - label) + 1e-3 * (line - prior)
-        curvature = (x * (p * (1 - p))[:, None]).T @ x + 1e-3 * np.eye(2)
+        curvature = (x * (p * (1 - p))[:, None]).T @ x + 1e-3 * np.eye(len(line))
         step = np.linalg.solve(curvature, gradient)
         line = line - step * min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-12))
         if np.abs(step).max() < 1e-9:
             break
-    if line[0] <= 1e-3:  # an order that tells nothing must still be an order
-        return 1.0, 0.0
-    return float(line[0]), float(line[1])
+    return line
 
 
 def sigmoid(x: ArrayLike) -> Floats:

@@ -26,12 +26,7 @@ def load_params(path: Path, ranker: str) -> ParamsFile:
     Raises:
         UsageError: Not such a file, one of another version, or one for another ranker.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--params: expected a JSON file, found '{path}' ({error}).") from error
-    if not isinstance(content, dict):
-        raise UsageError(f"--params: expected a JSON object, found {type(content).__name__} in '{path}'.")
+    content = load_object(path, "--params")
     if content.get("ranker", ranker) != ranker:
         raise UsageError(
             f"--params: expected parameters of the ranker '{ranker}', found '{content['ranker']}' in '{path}'."
@@ -47,3 +42,18 @@ def load_params(path: Path, ranker: str) -> ParamsFile:
     data = content.get("data")
     tuned_on = data.get("fingerprint") if isinstance(data, dict) else None
     return ParamsFile({name: value for name, value in params.items() if name != "ranker"}, tuned_on)
+
+
+def load_object(path: Path, flag: str) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        UsageError: Not such a file.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{flag}: expected a JSON file, found '{path}' ({error}).") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{flag}: expected a JSON object, found {type(content).__name__} in '{path}'.")
+    return content

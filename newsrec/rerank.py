@@ -29,10 +29,10 @@ LEAST_PROBABILITY: Final = 1e-7
 
 @dataclass(frozen=True)
 class Blend:
-    """Final score = ranker's score / its spread + weight * network's log-odds / their spread."""
+    """Final score = (1 - weight) * ranker's score / its spread + weight * network's log-odds / their spread."""
 
     weight: float
-    """>= 0; 0 leaves the ranker's order."""
+    """Of the network, 0..1: 0 leaves the ranker's order, 1 is the network's alone."""
     ranker_spread: float
     """Standard deviation inside the tops of validation lists, > 0."""
     network_spread: float
@@ -40,7 +40,8 @@ class Blend:
 
     def scores(self, ranker: npt.NDArray[Any], network: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """Blend scores and log-odds; shape kept."""
-        blended: npt.NDArray[np.float64] = ranker / self.ranker_spread + self.weight * network / self.network_spread
+        of_ranker, of_network = ranker / self.ranker_spread, network / self.network_spread
+        blended: npt.NDArray[np.float64] = (1 - self.weight) * of_ranker + self.weight * of_network
         return blended
 
 
@@ -49,7 +50,7 @@ class RerankSettings:
     """What the manifest keeps of a reranker."""
 
     name: str
-    """Name in `newsrec.rerankers.RERANKERS`."""
+    """Name in `newsrec.rerankers.RERANKERS`, or file and name of an own network."""
     on: bool
     """Whether the bundle's final order is the blend; else it is the ranker's."""
     top: int
@@ -58,6 +59,8 @@ class RerankSettings:
     """Clicks per request at most that the network reads, >= 1."""
     blend: Blend
     fields: Fields
+    sha256: str = ""
+    """Of the file of an own network; empty for ours."""
 
     def facts(self) -> dict[str, Any]:
         """As JSON."""

@@ -115,6 +115,16 @@ class Lists:
             self.coded,
         )
 
+    def only(self, kept: npt.NDArray[np.bool_]) -> "Lists":
+        """Only these candidates, shape (n_rows,); all requests stay, and the order."""
+        return replace(
+            self,
+            length=np.bincount(self.row_request[kept], minlength=len(self)),
+            dense=self.dense[kept],
+            ids={name: values[kept] for name, values in self.ids.items()},
+            label=self.label[kept],
+        )
+
 
 @dataclass(frozen=True)
 class Batch:

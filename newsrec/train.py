@@ -18,11 +18,11 @@ from features.events import EventStore
 from features.vocabulary import Vocabulary
 from newsrec.artefacts import Artefact, artefacts
 from newsrec.assembly import Assembly, score_lists, training_data
-from newsrec.bundle import fresh_run, read_manifest, refuse_unwritable, write_json, write_manifest, writing
+from newsrec.bundle import fresh_run, refuse_unwritable, write_json, write_manifest, writing
 from newsrec.calibration import Calibrator, calibrate, save_calibrator
 from newsrec.candidates import SamplingConfig
 from newsrec.data import Log, read_log
-from newsrec.data.log import read_as, read_facts
+from newsrec.data.log import read_facts
 from newsrec.errors import BundleError, UsageError
 from newsrec.evaluation.stages import StageFigures, evaluate_stages
 from newsrec.neural.signature import figures_of
@@ -88,13 +88,13 @@ def train(config: TrainConfig = DEFAULTS, progress: Progress | None = None, *, l
         biased = bool(config.params.get("position_bias"))
         sampling = replace(config.sampling, seed=config.seed, places=biased)
         rows = training_data(assembly, split.part("train"), split.positives, sampling, tell, split.learn_until)
-        watched = training_data(assembly, split.part("valid"), split.positives, None, tell)
 
         # 6 rank
-        ranker = _fit(config, assembly, rows, watched, tell)
+        ranker = _fit(config, assembly, rows, split, tell)
 
         # 7 rerank
-        reranked = _rerank(config, assembly, ranker, rows, split, tell)
+        kept_epochs = out.parent / f".{out.name}.reranker.npz"  # the same command goes on there after a kill
+        reranked = _rerank(config, assembly, ranker, rows, split, kept_epochs, tell)
         calibrator = _calibrate(assembly, ranker, reranked, split, tell)
 
         # Shown lists are few and dear: what is measured has seen validation too, with the trees that it chose.
@@ -117,7 +117,9 @@ def train(config: TrainConfig = DEFAULTS, progress: Progress | None = None, *, l
             reranks=reranks,
             calibrator=calibrator,
         )
-        if config.refit:
+        if config.kept is not None:
+            ranker = config.kept.ranker
+        elif config.refit:
             parts = ("valid", "test") if split.slates is None else ("test",)
             ranker = _refit(config, assembly, ranker, _more(assembly, rows, split, parts, sampling, tell))
 
@@ -126,8 +128,9 @@ def train(config: TrainConfig = DEFAULTS, progress: Progress | None = None, *, l
 
     # 9 bundle
     with writing(out, config.overwrite) as folder:
-        _as_onnx(folder, assembly, ranker, watched if len(watched) else rows, tell)
+        _as_onnx(folder, assembly, ranker, rows, tell)
         _write(folder, config, log, assembly, ranker, split, metrics, result.per_request, own, reranked, calibrator)
+    kept_epochs.unlink(missing_ok=True)
     tell.say(f"bundle: {out}")
     return TrainResult(out, metrics)
 
@@ -139,28 +142,6 @@ def read(config: TrainConfig) -> Log:
             raise UsageError(f"--format {config.format}: expected --data with it, found none. Name the log's folder.")
         return simulate(SimulationConfig()).log
     return read_log(config.data, config.format, options=config.read)
-
-
-def config_of_run(run: Path, config: TrainConfig) -> tuple[TrainConfig, Log]:
-    """The same configuration on the data, format and seed of an earlier bundle, and that data.
-
-    The data is read as it was then: its columns, ids and limit of bad rows, where `config.read` has the default.
-
-    Raises:
-        BundleError: The bundle is damaged, or the data is no longer the same.
-    """
-    manifest = read_manifest(run)
-    data = manifest["data"]
-    path = config.data or (None if data["path"] is None else Path(data["path"]))
-    options = read_as(config.read, data.get("read", {}))
-    taken = replace(config, data=path, format=data["format"], seed=manifest["seed"], read=options)
-    log = read(taken)
-    if log.fingerprint != data["fingerprint"]:
-        raise BundleError(
-            f"--run {run}: expected the data that this bundle was trained on (fingerprint {data['fingerprint'][:12]}), "
-            f"found another (fingerprint {log.fingerprint[:12]}). Train without --run."
-        )
-    return taken, log
 
 
 def _introduce(log: Log, found: list[Artefact], tell: Progress) -> None:
@@ -200,6 +181,7 @@ def assembly_of(
         config.recall or (),
         config.recall_settings,
         Vocabulary.of(seen, impressions=shown),
+        feature_names=None if config.kept is None else config.kept.features,
         list_length=config.list_length,
         clock=clock,
         slates=split.slates,
@@ -213,7 +195,11 @@ def categorical_of(features: Iterable[Feature]) -> list[str]:
     return [f.name for f in features if f.categorical]
 
 
-def _fit(config: TrainConfig, assembly: Assembly, rows: RankingData, watched: RankingData, tell: Progress) -> Ranker:
+def _fit(config: TrainConfig, assembly: Assembly, rows: RankingData, split: Split, tell: Progress) -> Ranker:
+    """A new ranker, or the kept one as it was before it had seen validation and test."""
+    if config.kept is not None:
+        return _refit(config, assembly, config.kept.ranker, rows)
+    watched = training_data(assembly, split.part("valid"), split.positives, None, tell)
     ranker = RANKERS[config.ranker].of(config.params)
     with assembly.clock.time("rank"), tell.stage("rank", 0) as step:
         return ranker.fit(
@@ -239,14 +225,22 @@ def _more(
 
 
 def _rerank(
-    config: TrainConfig, assembly: Assembly, ranker: Ranker, rows: RankingData, split: Split, tell: Progress
+    config: TrainConfig,
+    assembly: Assembly,
+    ranker: Ranker,
+    rows: RankingData,
+    split: Split,
+    checkpoint: Path,
+    tell: Progress,
 ) -> "TrainedReranker | None":
     if config.reranker is None:
         return None
-    from newsrec.neural.trainer import TrainerConfig
     from newsrec.rerankers.stage import RerankConfig, train_reranker
 
-    chosen = RerankConfig(config.reranker, config.rerank_top, TrainerConfig(seed=config.seed), config.int8)
+    chosen = replace(
+        RerankConfig.of(config.reranker, config.rerank_top, config.rerank_params, config.seed, checkpoint),
+        int8=config.int8,
+    )
     requests = {name: split.part(name) for name in ("train", "valid")}
     return train_reranker(chosen, assembly, ranker, rows, requests, split.positives, tell)
 

@@ -10,12 +10,21 @@ from newsrec.candidates import SamplingConfig
 from newsrec.data import SHUFFLED_FORMATS, SLATE_FORMATS, Log, ReadOptions
 from newsrec.errors import UsageError
 from newsrec.exposure import PROPENSITIES
-from newsrec.rankers import RANKERS
+from newsrec.rankers import RANKERS, Ranker
 from newsrec.recall import DEFAULT_CHANNELS, RecallSettings
-from newsrec.rerankers import refuse_unknown
+from newsrec.rerankers import refuse_unfit, refuse_unknown
 from newsrec.sampling import parse
 from newsrec.slates import SPLITS
 from newsrec.split import EMBEDDED_REQUESTS, LOG_REQUESTS, SplitConfig
+
+
+@dataclass(frozen=True)
+class KeptRanker:
+    """The ranker of an earlier bundle, which a run takes as it is; see `newsrec.earlier`."""
+
+    ranker: Ranker
+    features: tuple[str, ...]
+    """Its columns in order."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +61,15 @@ class TrainConfig:
     features: Path | None = None
     """Python file with own features, see `newsrec.own`; it is executed."""
     reranker: str | None = None
-    """Name in `newsrec.rerankers.RERANKERS`; None trains no network."""
+    """Name in `newsrec.rerankers.RERANKERS`, or `FILE.py:NAME` of an own network; None trains no network."""
     rerank_top: int = 20
     """The network orders the ranker's first so many of each list, 2..1000."""
     int8: bool = False
     """Keep the network also with weights of eight bits, for other services; ours uses the exact one."""
+    rerank_params: Mapping[str, Any] = field(default_factory=dict)
+    """What differs from the defaults of `trainer` and `network`, see `newsrec.rerankers.stage.RerankConfig.of`."""
+    kept: KeptRanker | None = None
+    """Of an earlier bundle: no ranker is fitted anew; `ranker` and what shapes it are that bundle's."""
 
     def refuse_contradictions(self) -> None:
         """Find out before the work what cannot be done.
@@ -84,6 +97,12 @@ class TrainConfig:
             raise UsageError("--int8: expected --reranker with it, found none. Name a network, or leave it out.")
         if self.reranker is not None:
             refuse_unknown(self.reranker)
+            from newsrec.rerankers.stage import RerankConfig  # only now it is known that torch is there
+
+            chosen = RerankConfig.of(self.reranker, self.rerank_top, self.rerank_params, self.seed)
+            refuse_unfit(chosen.name, chosen.network)
+        elif self.rerank_params:
+            raise UsageError("--rerank-params: expected --reranker with it, found none. Name the network.")
         RANKERS[self.ranker].of(self.params)
 
     def settled(self, log: Log) -> "TrainConfig":

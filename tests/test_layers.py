@@ -51,6 +51,7 @@ STAGES: Final = (
     "params",
     "train_config",
     "train",
+    "earlier",
     "audit",
     "asked",
     "explain",
@@ -75,8 +76,9 @@ SERVING: Final = ("newsrec.serve", "newsrec.recommend")
 SERVING_PACKAGES: Final = {"numpy", "polars", "lightgbm", "onnxruntime"}
 NEVER_SERVING: Final = ("torch", "optuna", "matplotlib", "plotly", "typer", "rich", "jinja2")
 NETWORKS: Final = {
-    *(f"newsrec.neural.{name}" for name in ("export", "losses", "model", "trainer")),
-    *(f"newsrec.rerankers.{name}" for name in ("base", "din", "layers", "pooling", "stage")),
+    *(f"newsrec.neural.{name}" for name in ("checkpoint", "export", "losses", "model", "trainer")),
+    *(f"newsrec.rerankers.{name}" for name in ("base", "layers", "own", "stage")),
+    *(f"newsrec.rerankers.{name}" for name in ("din", "pooling", "lr", "wide_deep", "deepfm")),
 }
 """Modules of training that import torch; `newsrec.rerankers` itself names networks without it."""
 WITH_ONNX: Final = {"newsrec.neural.export", "newsrec.neural.ranker_onnx", "newsrec.rerankers.int8"}

@@ -40,8 +40,15 @@ Candidates = Annotated[
 Without = Annotated[str, typer.Option(help="Features and families to leave out, separated by commas.")]
 Params = Annotated[Path | None, typer.Option(help="JSON file of ranker parameters, such as tuning writes.")]
 Objective = Annotated[str | None, typer.Option(help="lambdarank (default), rank_xendcg or binary.")]
-EarlierRun = Annotated[Path | None, typer.Option(help="Take data, format and seed from this bundle.")]
-Reranker = Annotated[str | None, typer.Option(help=f"Network that orders the top again: {', '.join(RERANKERS)}.")]
+EarlierRun = Annotated[
+    Path | None,
+    typer.Option(
+        help="Take data, format and seed from this bundle; with --reranker its ranker too, so only that is new."
+    ),
+]
+Reranker = Annotated[
+    str | None, typer.Option(help=f"Network that orders the top again: {', '.join(RERANKERS)}, or FILE.py:NAME.")
+]
 RerankTop = Annotated[int, typer.Option(help="Candidates per request that the network orders.", min=2)]
 Int8 = Annotated[bool, typer.Option("--int8", help="Keep the network also with weights of eight bits, a smaller file.")]
 Negatives = Annotated[
@@ -63,6 +70,9 @@ Exposure = Annotated[
 ExposureClip = Annotated[float, typer.Option(help="Largest weight by --exposure.", min=1.0)]
 PositionBias = Annotated[
     bool, typer.Option("--position-bias", help="Learn what each place of the shown list adds, apart from the score.")
+]
+RerankParams = Annotated[
+    Path | None, typer.Option(help='JSON file such as {"trainer": {"loss": "bpr"}, "network": {"softmax": true}}.')
 ]
 Seed = Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)]
 NoRefit = Annotated[bool, typer.Option("--no-refit", help="Do not fit again on all requests at the end.")]
@@ -101,6 +111,7 @@ def train(
     exposure: Exposure = "none",
     exposure_clip: ExposureClip = 10.0,
     position_bias: PositionBias = False,
+    rerank_params: RerankParams = None,
     seed: Seed = 0,
     no_refit: NoRefit = False,
     overwrite: Overwrite = False,
@@ -123,12 +134,14 @@ def train(
     \b
     newsrec train --ranker lgbm
     newsrec train --ranker lgbm --reranker din
+    newsrec train --reranker din --run artifacts/run --out artifacts/run-din
     newsrec train --ranker lgbm --data logs/tianchi --validation last-click
     newsrec train --data clicks.csv --format table --column user_id=reader --column item_id=story
     """
     from newsrec import train as stage
     from newsrec.candidates import SamplingConfig
-    from newsrec.params import ParamsFile, load_params
+    from newsrec.earlier import config_of_run
+    from newsrec.params import ParamsFile, load_object, load_params
     from newsrec.recall import settings_of
     from newsrec.split import SplitConfig
     from newsrec.train_config import TrainConfig
@@ -175,10 +188,11 @@ def train(
         reranker=reranker,
         rerank_top=rerank_top,
         int8=int8,
+        rerank_params=load_object(rerank_params, "--rerank-params") if rerank_params else {},
     )
     log = None
     if run is not None:
-        config, log = stage.config_of_run(run, config)
+        config, log = config_of_run(run, config)
     with console() as told:
         result = stage.train(config, told, log=log)
         told.table(result.metrics, result.run)

@@ -1,14 +1,19 @@
-"""The one trainer of all networks: coded lists in, the weights of the best epoch and the curves out."""
+"""The one trainer of all networks: coded lists in, the weights of the best epoch and the curves out.
 
-import copy
+Negatives are sampled for training only. Both curves are of whole lists, drawn evenly, those that recall missed
+included, so that they can be compared.
+"""
+
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from newsrec.errors import DataError, UsageError
+from newsrec.neural.checkpoint import CURVES, Checkpoint, Standing
+from newsrec.neural.curves import Curves
 from newsrec.neural.losses import LOSSES
 from newsrec.neural.model import Model
 from newsrec.tensors import Array, Batch, Floats, Lists, batches, padded
@@ -35,79 +40,109 @@ class TrainerConfig:
     """Of Adam, > 0."""
     l2: float = 1e-5
     """Times the squared length of the embeddings that a batch holds, >= 0 (mini-batch-aware, DIN section 5.1)."""
+    decay: float = 0.0
+    """Share of all other weights that goes per step and unit of learning rate, >= 0 (AdamW)."""
     hidden_ids: float = 0.1
     """Share of ids that training shows as unknown, 0..1: most articles of tomorrow are."""
+    hidden_dense: float = 0.0
+    """Share of dense values that training shows as unknown, 0..1."""
+    negatives: int | None = 4
+    """Other candidates per clicked one, drawn anew in each epoch, >= 1; None: all. Validation has always all."""
+    device: str = "auto"
+    """`auto` (a GPU where there is one), or what torch calls a device."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse an unknown loss.
+        """Refuse what is unknown or out of range.
 
         Raises:
-            UsageError: With the known ones.
+            UsageError: With every such field.
         """
-        if self.loss not in LOSSES:
-            raise UsageError(f"reranker: expected a loss of {sorted(LOSSES)}, found {self.loss!r}.")
+        good = {
+            f"a loss of {sorted(LOSSES)}, found {self.loss!r}": self.loss in LOSSES,
+            f"epochs >= 1, found {self.epochs}": self.epochs >= 1,
+            f"patience >= 1, found {self.patience}": self.patience >= 1,
+            f"batch >= 1, found {self.batch}": self.batch >= 1,
+            f"learning_rate above 0, found {self.learning_rate}": 0 < self.learning_rate < np.inf,
+            f"l2 >= 0, found {self.l2}": 0 <= self.l2 < np.inf,
+            f"decay >= 0, found {self.decay}": 0 <= self.decay < np.inf,
+            f"hidden_ids in 0..1, found {self.hidden_ids}": 0 <= self.hidden_ids <= 1,
+            f"hidden_dense in 0..1, found {self.hidden_dense}": 0 <= self.hidden_dense <= 1,
+            f"negatives >= 1 or null for all, found {self.negatives}": self.negatives is None or self.negatives >= 1,
+        }
+        faults = [wanted for wanted, holds in good.items() if not holds]
+        if faults:
+            raise UsageError(f"reranker: expected {'; '.join(faults)}.")
 
 
 @dataclass(frozen=True)
-class Curves:
-    """What training told, one value per epoch."""
+class Fitted:
+    """What training left, beside the model's weights."""
 
-    loss: tuple[float, ...]
-    train: tuple[float, ...]
-    """MRR@5 on some of the training lists."""
-    valid: tuple[float, ...]
-    """MRR@5 on the validation lists; a click outside the list counts as 0."""
-    best_epoch: int
-    """From 1; its weights were kept."""
+    curves: Curves
+    logits: Floats
+    """Of the validation rows after each epoch, before calibration, shape (epochs, n_rows)."""
 
 
 def fit(
-    model: Model, train: Lists, valid: Lists, config: TrainerConfig, on_epoch: Callable[[], None] = lambda: None
-) -> Curves:
+    model: Model,
+    train: Lists,
+    valid: Lists,
+    config: TrainerConfig,
+    on_epoch: Callable[[], None] = lambda: None,
+    checkpoint: Checkpoint | None = None,
+) -> Fitted:
     """Train until the validation no longer improves, and keep the best weights.
 
     Args:
-        model: Left in evaluation mode, scaled, calibrated on the validation lists.
-        train: Coded lists. Those without a click teach no order and are left out.
+        model: Left on the CPU in evaluation mode, scaled, calibrated on the validation lists.
+        train: Coded lists, whole. Those without a click teach no order; they count in the curve only.
         valid: Coded lists, whole, never sampled.
         config: How. Same seed, same data, same machine: same weights.
         on_epoch: Called after each epoch.
+        checkpoint: Kept after each epoch; where it is of this training, that goes on.
 
     Raises:
         DataError: No training list holds a click and another candidate.
     """
-    train = _teaching(train)
-    model.fit_scales(train)
-    optimiser = torch.optim.Adam(model.parameters(), config.learning_rate)
-    rng = np.random.default_rng(config.seed)
-    hide = torch.Generator().manual_seed(config.seed)
+    teaching = _teaching(train)
+    model.fit_scales(teaching)
+    if checkpoint is not None:
+        what_an_epoch_does = replace(config, epochs=1, patience=1)  # how many there are may change
+        checkpoint.bind(model, asdict(what_an_epoch_does), (train, valid))
+    model.to(_device(config.device))
+    optimiser = _optimiser(model, config)
+    standing = None if checkpoint is None else checkpoint.load(model, optimiser)
+    standing = standing or Standing({name: [] for name in CURVES}, [], {})
     watched = train.chosen(np.arange(0, len(train), max(1, len(train) // CURVE_LISTS)))
-    losses, of_train, of_valid = [], [], []
-    best, best_weights = -1.0, copy.deepcopy(model.state_dict())
-    for epoch in range(config.epochs):
-        losses.append(_epoch(model, train, optimiser, config, rng, hide))
-        of_train.append(mean_mrr(score(model, watched), watched))
-        of_valid.append(mean_mrr(score(model, valid), valid))
+    of_valid = standing.curves["valid"]
+    while not _is_over(of_valid, config):
+        standing.curves["loss"].append(_epoch(model, teaching, optimiser, config, len(of_valid)))
+        standing.curves["train"].append(mean_mrr(score(model, watched), watched))
+        standing.logits.append(score(model, valid))
+        of_valid.append(mean_mrr(standing.logits[-1], valid))
+        if int(np.argmax(of_valid)) == len(of_valid) - 1:
+            standing.best.update({name: weight.cpu().clone() for name, weight in model.state_dict().items()})
+        if checkpoint is not None:
+            checkpoint.save(standing, model, optimiser)
         on_epoch()
-        if of_valid[-1] > best:
-            best, best_weights = of_valid[-1], copy.deepcopy(model.state_dict())
-        elif epoch + 1 - (int(np.argmax(of_valid)) + 1) >= config.patience:
-            break
-    model.load_state_dict(best_weights)
+    model.cpu().load_state_dict(standing.best)
     model.eval()
-    model.calibrate(score(model, valid), valid.label)
-    return Curves(tuple(losses), tuple(of_train), tuple(of_valid), int(np.argmax(of_valid)) + 1)
+    chosen = int(np.argmax(of_valid))
+    model.calibrate(standing.logits[chosen], valid.label)
+    loss, of_train, of_valid = (standing.curves[name] for name in CURVES)
+    return Fitted(Curves(tuple(loss), tuple(of_train), tuple(of_valid), chosen + 1), np.stack(standing.logits))
 
 
 def score(model: Model, lists: Lists) -> Floats:
     """Logits of all candidates, shape (n_rows,), in the order of the rows."""
     model.eval()
+    device = _device_of(model)
     scores = np.zeros(len(lists.label), np.float32)
     with torch.no_grad():
         for chosen in batches(lists, SCORING_BATCH):
             batch = padded(lists, chosen)
-            scores[batch.rows] = model(*tensors(batch)).numpy()
+            scores[batch.rows] = model(*(each.to(device) for each in tensors(batch))).cpu().numpy()
     return scores
 
 
@@ -150,40 +185,76 @@ def _teaching(lists: Lists) -> Lists:
     return teaching
 
 
-def _epoch(
-    model: Model,
-    lists: Lists,
-    optimiser: torch.optim.Optimizer,
-    config: TrainerConfig,
-    rng: np.random.Generator,
-    hide: torch.Generator,
-) -> float:
-    """One pass over all lists; the mean loss per list."""
+def sampled(lists: Lists, negatives: int, rng: np.random.Generator) -> Lists:
+    """The clicked candidates of each list and, for each of them, at most so many others, evenly drawn; order kept."""
+    row, clicked = lists.row_request, lists.label == 1
+    order = np.lexsort((rng.random(len(row)), ~clicked, row))  # clicked ones first, then the others as drawn
+    place = np.arange(len(row)) - lists.start[row]
+    clicks = np.bincount(row, weights=lists.label, minlength=len(lists))
+    kept = np.zeros(len(row), np.bool_)
+    kept[order] = place < (clicks * (1 + negatives))[row]
+    return lists.only(kept)
+
+
+def _epoch(model: Model, lists: Lists, optimiser: torch.optim.Optimizer, config: TrainerConfig, epoch: int) -> float:
+    """One pass over all lists; the mean loss per list. Chance depends on seed and epoch alone."""
+    rng = np.random.default_rng([config.seed, epoch])
+    device = _device_of(model)
+    if config.negatives is not None:
+        lists = sampled(lists, config.negatives, rng)
+    tables = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
     model.train()
-    total = 0.0
-    for chosen in batches(lists, config.batch, rng):
-        batch = padded(lists, chosen)
-        dense, target, history, numbers, mask = tensors(batch)
-        target, history = _hidden(target, config.hidden_ids, hide), _hidden(history, config.hidden_ids, hide)
-        logits = model(dense, target, history, numbers, mask)
-        loss = LOSSES[config.loss](logits, torch.from_numpy(lists.label[batch.rows]).float())
-        optimiser.zero_grad()
-        (loss + config.l2 * _length_of_present(model.network, target, history)).backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        total += float(loss.detach()) * len(chosen)
-    return total / len(lists)
+    total = torch.zeros((), device=device)
+    with torch.random.fork_rng():
+        torch.manual_seed(int(rng.integers(2**62)))
+        for chosen in batches(lists, config.batch, rng):
+            batch = padded(lists, chosen)
+            dense, target, history, numbers, mask = (each.to(device) for each in tensors(batch))
+            dense = torch.where(_drawn(dense, config.hidden_dense), torch.nan, dense)
+            target, history = (codes.masked_fill(_drawn(codes, config.hidden_ids), 0) for codes in (target, history))
+            logits = model(dense, target, history, numbers, mask)
+            loss = LOSSES[config.loss](logits, torch.from_numpy(lists.label[batch.rows]).to(device).float())
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            _shorten(tables, config.l2)
+            optimiser.step()
+            total += loss.detach() * len(chosen)
+    return float(total) / len(lists)
 
 
-def _hidden(codes: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Some codes as unknown."""
-    return codes * (torch.rand(codes.shape, generator=generator) >= share)
+def _drawn(values: Tensor, share: float) -> Tensor:
+    """Some places, evenly drawn; shape kept."""
+    return torch.rand(values.shape, device=values.device) < share
 
 
-def _length_of_present(network: nn.Module, target: Tensor, history: Tensor) -> Tensor:
-    """Squared length of the embeddings of one batch, each once; networks keep theirs in `embed.tables`, by field."""
-    tables = getattr(getattr(network, "embed", None), "tables", ())
-    present = [
-        table.weight[torch.unique(torch.cat([target[..., i].flatten(), history[..., i].flatten()]))].square().sum()
-        for i, table in enumerate(tables)
+def _shorten(tables: list[Tensor], l2: float) -> None:
+    """Add the gradient of `l2` times the squared length of each embedding that the batch held."""
+    for table in tables:
+        if table.grad is not None:
+            present = (table.grad != 0).any(dim=1, keepdim=True)
+            table.grad.add_(2 * l2 * table.detach() * present)
+
+
+def _optimiser(model: Model, config: TrainerConfig) -> torch.optim.Optimizer:
+    """AdamW; embeddings are shortened where they are present (`_shorten`), and do not decay."""
+    tables = {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
+    groups = [
+        {"params": [p for p in model.parameters() if p not in tables], "weight_decay": config.decay},
+        {"params": [p for p in model.parameters() if p in tables], "weight_decay": 0.0},
     ]
-    return torch.stack(present).sum() if present else torch.zeros(())
+    return torch.optim.AdamW([group for group in groups if group["params"]], config.learning_rate)
+
+
+def _is_over(valid: list[float], config: TrainerConfig) -> bool:
+    since = len(valid) - 1 - int(np.argmax(valid)) if valid else 0
+    return len(valid) >= config.epochs or since >= config.patience
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    return next(iter(model.parameters())).device

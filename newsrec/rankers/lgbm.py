@@ -304,6 +304,7 @@ class LgbmRanker:
         ranker = cls.of(stored["params"])
         texts = [(folder / name).read_text(encoding="utf-8") for name in cls._files(ranker.params.models or 1)]
         ranker._boosters = tuple(lgb.Booster(model_str=text) for text in texts)
+        ranker.fitting = Fitting(best_iteration=ranker._boosters[0].num_trees())  # for a refit
         return ranker
 
     @classmethod

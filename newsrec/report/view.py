@@ -47,6 +47,7 @@ def sections(metrics: Mapping[str, Any]) -> dict[str, Any]:
         **_recall(metrics),
         "curves": _curves(metrics.get("curves")),
         **_calibration(_mapping(metrics.get("calibration"))),
+        **_network(_mapping(metrics.get("reranker"))),
         **_importance(_rows(metrics.get("importance"))),
         "slices": _slices(_rows(metrics.get("slices"))),
         "artefacts": _table(("name", "found", "share", "explanation"), _rows(metrics.get("artefacts"))),
@@ -140,14 +141,26 @@ def _recall(metrics: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _curves(curves: object) -> Markup | None:
+def _curves(curves: object, steps: str = "trees", best: str = "best_iteration") -> Markup | None:
     found = _mapping(curves)
     lines = {name: [_y(value) for value in found[name]] for name in ("train", "valid") if _sequence(found.get(name))}
     if not lines:
         return None
-    best = found.get("best_iteration")
-    title = f"{figure(found.get('metric', 'metric'))} by trees"
-    return charts.line_chart(title, lines, "trees", best if isinstance(best, int) else None) or None
+    marked = found.get(best)
+    title = f"{figure(found.get('metric', 'metric'))} by {steps}"
+    return charts.line_chart(title, lines, steps, marked if isinstance(marked, int) else None) or None
+
+
+def _network(reranker: Mapping[str, Any]) -> dict[str, Any]:
+    """How the network was trained, whether it overfits, and whether it is switched on."""
+    gain = _mapping(reranker.get("gain"))
+    columns = ("name", "on", "top", "weight", *(f"gain {key}" for key in gain))
+    row = {**reranker, **{f"gain {key}": value for key, value in gain.items()}}
+    return {
+        "network": _table(columns, [row]) if reranker else None,
+        "network_curves": _curves(reranker.get("curves"), "epochs", "best_epoch"),
+        "overfitting": reranker.get("overfitting"),
+    }
 
 
 def _importance(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

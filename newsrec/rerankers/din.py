@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from newsrec.rerankers.base import Shape
-from newsrec.rerankers.layers import ACTIVATIONS, Embed, Tower
+from newsrec.rerankers.layers import ACTIVATIONS, Embed, Tower, refuse_faults
 
 FAR = -1e9
 """Added to the weight of padding before a softmax; minus infinity would make an empty history NaN."""
@@ -29,6 +29,10 @@ class DinParams:
     """Weights of a history sum to 1. The paper leaves that out, to keep how strong an interest is."""
     dropout: float = 0.1
     """Share of units that training drops, 0..1."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is unknown or out of range, see `newsrec.rerankers.layers.refuse_faults`."""
+        refuse_faults(self)
 
 
 class ActivationUnit(nn.Module):
@@ -79,6 +83,9 @@ class Din(nn.Module):
         return logits
 
 
-def network(shape: Shape) -> nn.Module:
-    """DIN as it is trained by default."""
-    return Din(shape)
+PARAMS = DinParams
+
+
+def network(shape: Shape, params: DinParams = DinParams()) -> nn.Module:
+    """DIN with new weights."""
+    return Din(shape, params)

@@ -1,12 +1,16 @@
 """Layers that several networks share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from newsrec.errors import UsageError
 from newsrec.neural.embedding_sizes import EMBEDDING_SIZES
+from newsrec.rerankers.base import Shape
 
 
 class Embed(nn.Module):
@@ -15,19 +19,46 @@ class Embed(nn.Module):
     Args:
         sizes: Codes per field, the unknown one included.
         rule: Name in `EMBEDDING_SIZES`.
+        width: Of every field; None goes by the rule.
+        spread: Standard deviation of new weights.
     """
 
-    def __init__(self, sizes: Sequence[int], rule: str = "log2") -> None:
+    def __init__(self, sizes: Sequence[int], rule: str = "log2", width: int | None = None, spread: float = 0.1) -> None:
         super().__init__()
-        widths = [EMBEDDING_SIZES[rule](size) for size in sizes]
+        widths = [EMBEDDING_SIZES[rule](size) if width is None else width for size in sizes]
         self.tables = nn.ModuleList(nn.Embedding(size, width) for size, width in zip(sizes, widths, strict=True))
         for table in self.tables:
-            nn.init.normal_(table.weight, std=0.1)  # type: ignore[arg-type]
+            nn.init.normal_(table.weight, std=spread)  # type: ignore[arg-type]
         self.width = sum(widths)
 
     def forward(self, codes: Tensor) -> Tensor:
         """(..., fields) to (..., width)."""
         return torch.cat([table(codes[..., i]) for i, table in enumerate(self.tables)], dim=-1)
+
+
+def mean_of_clicks(values: Tensor, mask: Tensor) -> Tensor:
+    """(requests, history, width) and (requests, history) to (requests, 1, width); 0 where a history is empty."""
+    total = (values * mask[..., None]).sum(dim=1, keepdim=True)
+    mean: Tensor = total / mask.sum(dim=1).clamp_min(1.0)[:, None, None]
+    return mean
+
+
+class Wide(nn.Module):
+    """A straight line through everything: dense columns, the candidate's codes, the mean of the history."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.dense = nn.Linear(shape.dense, 1)
+        self.target = Embed(shape.sizes, width=1, spread=0.0)
+        self.history = Embed(shape.sizes, width=1, spread=0.0)
+        self.numbers = nn.Linear(shape.numbers, 1, bias=False)
+
+    def forward(self, dense: Tensor, target: Tensor, history: Tensor, numbers: Tensor, mask: Tensor) -> Tensor:
+        """See `newsrec.rerankers.base.Network`."""
+        click = self.history(history).sum(dim=-1, keepdim=True) + self.numbers(numbers)  # (requests, history, 1)
+        candidate = self.dense(dense).squeeze(-1) + self.target(target).sum(dim=-1)  # (requests, candidates)
+        logits: Tensor = candidate + mean_of_clicks(click, mask).squeeze(-1)
+        return logits
 
 
 class Dice(nn.Module):
@@ -72,6 +103,35 @@ class Prelu(nn.PReLU):
 
 ACTIVATIONS: Final[dict[str, Callable[[int], nn.Module]]] = {"prelu": Prelu, "dice": Dice}
 """Name -> makes the activation of so many columns."""
+
+
+LARGEST: Final = {"attention": 4_096, "width": 1_024, "crosses": 2**24, "hidden": 65_536}
+"""Whole numbers among the parameters of networks, and their largest values; the least is 1."""
+
+
+def refuse_faults(params: object) -> None:
+    """Find out whether the parameters of a network are names that exist and numbers in range.
+
+    Raises:
+        UsageError: With every parameter that is not.
+    """
+    given = {field.name: getattr(params, field.name) for field in fields(params)}  # type: ignore[arg-type]
+    names: dict[str, Iterable[str]] = {"embedding": EMBEDDING_SIZES, "activation": ACTIVATIONS}
+    faults = [
+        *(
+            f"{name} of {sorted(known)}, found {given[name]!r}"
+            for name, known in names.items()
+            if given.get(name, "") not in {*known, ""}
+        ),
+        *(
+            f"{name} in 1..{largest}, found {given[name]!r}"
+            for name, largest in LARGEST.items()
+            if name in given and not all(1 <= each <= largest for each in np.atleast_1d(given[name]))
+        ),
+        *([f"dropout in 0..1, found {given['dropout']}"] if not 0 <= given.get("dropout", 0) <= 1 else []),
+    ]
+    if faults:
+        raise UsageError(f"reranker: expected {'; '.join(faults)}.")
 
 
 class Tower(nn.Module):

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from newsrec.rerankers.base import Shape
 from newsrec.rerankers.din import DinParams
-from newsrec.rerankers.layers import Embed, Tower
+from newsrec.rerankers.layers import Embed, Tower, mean_of_clicks
 
 DEFAULT = DinParams()
 
@@ -21,13 +21,14 @@ class Pooling(nn.Module):
     def forward(self, dense: Tensor, target: Tensor, history: Tensor, numbers: Tensor, mask: Tensor) -> Tensor:
         """See `newsrec.rerankers.base.Network`."""
         candidate = self.embed(target)  # (requests, candidates, width)
-        clicks = (self.embed(history) * mask[..., None]).sum(dim=1, keepdim=True)  # (requests, 1, width)
-        mean = clicks / mask.sum(dim=1).clamp_min(1.0)[:, None, None]
-        interest = mean.expand_as(candidate)  # (requests, candidates, width)
+        interest = mean_of_clicks(self.embed(history), mask).expand_as(candidate)  # (requests, candidates, width)
         logits: Tensor = self.tower(torch.cat([interest, candidate, interest * candidate, dense], dim=-1))
         return logits
 
 
-def network(shape: Shape) -> nn.Module:
-    """The control as it is trained by default."""
-    return Pooling(shape)
+PARAMS = DinParams
+
+
+def network(shape: Shape, params: DinParams = DEFAULT) -> nn.Module:
+    """The control with new weights."""
+    return Pooling(shape, params)

@@ -1,37 +1,41 @@
 """Stage 7 where it is trained: lists from the ranker's top, a network, its export, the blend and the verdict.
 
 The ranker's score of a training list is out of fold in time: the list is scored by a ranker that was fitted on earlier
-requests only (`FOLDS`). Validation users are halved: one half stops the training early and chooses the blend, the
-other says whether the blend is better than the ranker's order. Only then it is switched on.
+requests only (`FOLDS`). Validation stops the training early, chooses the blend, and says whether it is better than the
+ranker's order (`newsrec.rerankers.blending`). Only then it is switched on.
 """
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 import torch
 
-from newsrec.assembly import Assembly, chunks, score_lists
+from newsrec.assembly import Assembly, chunks
 from newsrec.candidates import label
-from newsrec.evaluation.comparison import Difference, paired_comparison
-from newsrec.metrics import METRICS, per_request
+from newsrec.errors import UsageError
+from newsrec.evaluation.comparison import Difference
+from newsrec.neural.checkpoint import Checkpoint
+from newsrec.neural.curves import Curves
 from newsrec.neural.export import export_network
 from newsrec.neural.model import Model
-from newsrec.neural.trainer import METRIC, Curves, TrainerConfig, fit, mean_mrr
+from newsrec.neural.settings import settings_of
+from newsrec.neural.trainer import METRIC, Fitted, TrainerConfig, fit
 from newsrec.neural.vocabulary import IdVocabulary
 from newsrec.progress import Progress
 from newsrec.rankers import Ranker, RankingData
 from newsrec.rerank import MODEL_FILE, Blend, Reranker, RerankSettings, log_odds, top_lists
-from newsrec.rerankers import make
+from newsrec.rerankers import make, source_of
 from newsrec.rerankers.base import Shape
+from newsrec.rerankers.blending import fit_blend, judge
 from newsrec.rerankers.int8 import int8_files
-from newsrec.tensors import Batch, Fields, Floats, Lists, concatenated, padded
+from newsrec.tensors import Batch, Fields, Lists, concatenated, padded
 
 FOLDS: Final = 3
 """Stretches of the training time; lists of each but the first are scored by a ranker fitted on the earlier ones."""
@@ -39,8 +43,8 @@ HISTORY: Final = 50
 """Clicks that the network reads at most."""
 TRAIN_LISTS: Final = 60_000
 """Training lists at most, drawn evenly: whole lists cost memory."""
-WEIGHTS: Final = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
-"""Weights of the network that are tried; 0 is the ranker's order."""
+PARTS: Final = ("trainer", "network")
+"""Of the parameters that a user gives."""
 EXAMPLE: Final = (2, 3, 4)
 """Requests, candidates and clicks of the worked example."""
 
@@ -52,12 +56,32 @@ class RerankConfig:
     """What to train."""
 
     name: str
-    """Name in `newsrec.rerankers.RERANKERS`."""
+    """Name in `newsrec.rerankers.RERANKERS`, or `FILE.py:NAME` of an own network."""
     top: int = 20
     """The ranker's first so many of each list are ordered again, >= 2."""
     trainer: TrainerConfig = TrainerConfig()
     int8: bool = False
     """Whether to keep the network also with weights of eight bits."""
+    network: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters of the network that differ from its defaults."""
+    checkpoint: Path | None = None
+    """File that keeps each epoch, so that a killed training goes on; None keeps none."""
+
+    @classmethod
+    def of(cls, name: str, top: int, params: Mapping[str, Any], seed: int, checkpoint: Path | None = None) -> Self:
+        """With parameters by name: `trainer` (fields of `TrainerConfig`) and `network`, each optional.
+
+        Raises:
+            UsageError: Unknown names, or values that do not fit.
+        """
+        unknown = sorted(set(params) - set(PARTS))
+        wrong = sorted(part for part in PARTS if not isinstance(params.get(part, {}), Mapping))
+        given = dict(params.get("trainer", {})) if not wrong else {}
+        if unknown or wrong or "seed" in given:
+            found = unknown or wrong or ["seed: use --seed"]
+            raise UsageError(f"--rerank-params: expected an object with {list(PARTS)}, each an object, found {found}.")
+        trainer = settings_of(TrainerConfig, given, "--rerank-params trainer")
+        return cls(name, top, replace(trainer, seed=seed), network=params.get("network", {}), checkpoint=checkpoint)
 
 
 @dataclass(frozen=True)
@@ -67,9 +91,10 @@ class TrainedReranker:
     reranker: Reranker
     curves: Curves
     gain: Difference
-    """MRR@5 of the ranker's order and of the blend on the half of the validation that nothing was chosen on."""
+    """MRR@5 of the ranker's order and of the blend on validation, each request judged by what other users chose."""
     files: Mapping[str, bytes]
     """The network and its signature by name."""
+    config: RerankConfig
 
     @property
     def on(self) -> bool:
@@ -91,6 +116,8 @@ class TrainedReranker:
             "weight": settings.blend.weight,
             "gain": {"metric": METRIC, **asdict(self.gain)},
             "curves": {"metric": METRIC, **asdict(self.curves)},
+            "overfitting": self.curves.verdict(),
+            "params": {"trainer": asdict(self.config.trainer), "network": dict(self.config.network)},
         }
 
 
@@ -116,40 +143,48 @@ def train_reranker(
     """
     seed = config.trainer.seed
     fields = Fields.of(assembly.store, tuple(f.name for f in assembly.features))
-    settings = RerankSettings(config.name, False, config.top, HISTORY, Blend(0.0, 1.0, 1.0), fields)
+    name, sha256 = source_of(config.name)
+    settings = RerankSettings(name, False, config.top, HISTORY, Blend(0.0, 1.0, 1.0), fields, sha256)
     lists = partial(_lists, assembly, settings, positives, tell)
     train = concatenated(
         [lists(earlier.score, fold) for earlier, fold in _forward(ranker, rows, requests["train"], assembly, seed)]
     )
-    chosen_on, judged_on = _halves(requests["valid"], seed)
-    chosen = lists(ranker.score, chosen_on)
+    valid = lists(ranker.score, requests["valid"])
     with assembly.clock.time("rerank"):
         with tell.stage("rerank", 0) as step:
-            curves, files = _train(config, fields, train, chosen, lambda: step(1))
+            of = f"{name} {sha256} {dict(config.network)}"
+            checkpoint = None if config.checkpoint is None else Checkpoint(config.checkpoint, of)
+            fitted, files = _train(config, settings, train, valid, lambda: step(1), checkpoint)
+        gain = judge(valid, fitted.logits, requests["valid"], seed)
         made = partial(Reranker, model=files[MODEL_FILE])
-        settings = replace(settings, blend=_blend(chosen, made(settings).probabilities(chosen)))
-    gain = _gain(made(settings), assembly, ranker.score, judged_on, positives, seed)
-    settings = replace(settings, on=gain.low > 0)
+        blend = fit_blend(valid, log_odds(made(settings).probabilities(valid)))
+    settings = replace(settings, blend=blend, on=gain.low > 0 and blend.weight > 0)
+    tell.say(f"reranker {name}: {fitted.curves.verdict()}")
     tell.say(_verdict(settings, gain))
     if config.int8:
-        files |= int8_files(made(settings), files, chosen)
-    return TrainedReranker(made(settings), curves, gain, files)
+        files |= int8_files(made(settings), files, valid)
+    return TrainedReranker(made(settings), fitted.curves, gain, files, config)
 
 
 def _train(
-    config: RerankConfig, fields: Fields, train: Lists, valid: Lists, on_epoch: Callable[[], None]
-) -> tuple[Curves, dict[str, bytes]]:
+    config: RerankConfig,
+    settings: RerankSettings,
+    train: Lists,
+    valid: Lists,
+    on_epoch: Callable[[], None],
+    checkpoint: Checkpoint | None,
+) -> tuple[Fitted, dict[str, bytes]]:
     """Train on lists of raw ids; the curves, and the network's files."""
-    vocabulary = IdVocabulary.of(train)
+    vocabulary, fields = IdVocabulary.of(train), settings.fields
     shape = Shape(len(fields.dense), vocabulary.sizes, len(fields.numbers))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.trainer.seed)
-        model = Model(make(config.name, shape), shape.dense, shape.numbers)
-        curves = fit(model, vocabulary.coded(train), vocabulary.coded(valid), config.trainer, on_epoch)
-    facts = {"network": config.name, "loss": config.trainer.loss}
+        model = Model(make(config.name, shape, config.network), shape.dense, shape.numbers)
+        fitted = fit(model, vocabulary.coded(train), vocabulary.coded(valid), config.trainer, on_epoch, checkpoint)
+    facts = {"network": settings.name, "loss": config.trainer.loss}
     with tempfile.TemporaryDirectory() as folder:
         export_network(model, vocabulary, fields, _example(valid), Path(folder) / MODEL_FILE, facts)
-        return curves, {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+        return fitted, {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
 def _lists(
@@ -195,58 +230,14 @@ def _of(rows: RankingData, chosen: npt.NDArray[np.bool_]) -> RankingData:
     return rows.take(chosen)
 
 
-def _halves(requests: pl.DataFrame, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The requests of two random halves of the users."""
-    users = requests["user_id"].unique().sort()
-    first = users.sample(fraction=0.5, shuffle=True, seed=seed).implode()
-    of_first = requests["user_id"].is_in(first)
-    return requests.filter(of_first), requests.filter(~of_first)
-
-
-def _blend(lists: Lists, probabilities: Floats) -> Blend:
-    """The weight with the best MRR@5 on these lists; of equal ones the smallest."""
-    ranker, network = lists.dense[:, -1].astype(np.float64), log_odds(probabilities)
-    spreads = _spread(ranker, lists), _spread(network, lists)
-    tried = [Blend(weight, *spreads) for weight in WEIGHTS]
-    found = [mean_mrr(blend.scores(ranker, network), lists) for blend in tried]
-    return tried[int(np.argmax(found))]
-
-
-def _spread(scores: npt.NDArray[np.float64], lists: Lists) -> float:
-    """Standard deviation inside the lists; 1 where there is none."""
-    row = lists.row_request
-    mean = np.bincount(row, weights=scores, minlength=len(lists)) / np.maximum(lists.length, 1)
-    spread = float(np.sqrt(np.mean((scores - mean[row]) ** 2))) if len(scores) else 0.0
-    return spread if spread > 0 else 1.0
-
-
-def _gain(
-    reranker: Reranker,
-    assembly: Assembly,
-    score: Score,
-    requests: pl.DataFrame,
-    positives: pl.DataFrame,
-    seed: int,
-) -> Difference:
-    """MRR@5 of the blend against the ranker's order, users drawn in pairs; misses of recall count as 0."""
-    scored = score_lists(assembly, score, requests, positives, rerank=reranker.rescored)
-    metrics = {METRIC: METRICS[METRIC]}
-    first, second = (
-        per_request(
-            scored.rows.select("request_id", "item_id", "label", pl.col(name).alias("score")), requests, metrics
-        )
-        for name in ("score", "rerank")
-    )
-    return paired_comparison(first, second, {}, {}, metrics=metrics, seed=seed)[METRIC]
-
-
 def _verdict(settings: RerankSettings, gain: Difference) -> str:
     found = f"{METRIC} {gain.first:.4f} -> {gain.second:.4f}, gain {gain.low:+.4f} .. {gain.high:+.4f}"
     if settings.on:
-        return f"reranker {settings.name}: on ({found} on validation users that chose nothing)"
+        return f"reranker {settings.name}: on ({found} on validation, half of the users judging what the others chose)"
     return (
-        f"reranker {settings.name}: switched off, the final order is the ranker's ({found} on validation users that "
-        "chose nothing: the interval is not above zero); recommend --reranker on uses it all the same"
+        f"reranker {settings.name}: switched off, the final order is the ranker's ({found} on validation, half of the "
+        "users judging what the others chose: the interval is not above zero); recommend --reranker on uses it all the "
+        "same"
     )
 
 

@@ -6,13 +6,25 @@ Without `--data` they run on the simulated log. Let nothing else run meanwhile.
 import argparse
 from pathlib import Path
 
-from tests.bench import exported, features, itemcf, offpolicy, serving, training, tuning
+from tests.bench import (
+    exported,
+    features,
+    itemcf,
+    neural_training,
+    offpolicy,
+    reranking,
+    serving,
+    training,
+    tuning,
+)
 
 BENCHMARKS = {
+    "onnx": exported.run,
     "features": features.run,
     "itemcf": itemcf.run,
+    "neural_training": neural_training.run,
     "offpolicy": offpolicy.run,
-    "onnx": exported.run,
+    "reranking": reranking.run,
     "serving": serving.run,
     "training": training.run,
     "tuning": tuning.run,

@@ -150,7 +150,15 @@ WRONG: dict[str, tuple[str, str]] = {
         r"--recall: expected channels of .*'popular'\], found \['psychic'\]",
     ),
     "no such objective": ("train --objective luck --out {tmp}/run", "objective: one of"),
-    "no such reranker": ("train --reranker nothing --out {tmp}/run", r"--reranker: expected one of \['din'"),
+    "no such reranker": ("train --reranker nothing --out {tmp}/run", r"--reranker: expected one of \['deepfm', 'din'"),
+    "network from no file": (
+        "train --reranker {tmp}/none.py:Net --out {tmp}/run",
+        "--reranker: expected a Python file",
+    ),
+    "parameters of no network": (
+        "train --rerank-params {tmp}/x.json --out {tmp}/run",
+        "--rerank-params: expected a JSON",
+    ),
     "no such candidates": (
         "train --candidates all --out {tmp}/run",
         r"--candidates: expected one of \['recall', 'slate'",

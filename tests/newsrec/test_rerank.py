@@ -33,7 +33,7 @@ from tests.factories import requests_for, small_log
 LOG = small_log(1)
 STORE = EventStore(LOG.clicks, LOG.articles)
 FIELDS = Fields.of(STORE, ("a", "b"))
-SETTINGS = RerankSettings("din", True, 3, 5, Blend(2.0, 0.5, 4.0), FIELDS)
+SETTINGS = RerankSettings("din", True, 3, 5, Blend(0.75, 0.5, 4.0), FIELDS)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_first_candidates_of_each_list_best_first_ties_by_article() -> None:
 
 def test_blend_by_hand() -> None:
     found = SETTINGS.blend.scores(np.array([1.0, -1.0]), np.array([0.0, 8.0]))
-    assert found.tolist() == [1 / 0.5, -1 / 0.5 + 2 * 8 / 4]
+    assert found.tolist() == [0.25 * 1 / 0.5, 0.25 * -1 / 0.5 + 0.75 * 8 / 4]
 
 
 def test_log_odds_are_finite_where_float32_is_rounded() -> None:
@@ -104,7 +104,7 @@ def test_top_is_ordered_by_the_blend_and_stands_above_the_rest_which_stays(reran
     both = top.group_by("request_id").agg(pl.col("rerank").min()).join(rest, on="request_id", suffix="_rest")
     assert len(both)
     assert (both["rerank"] > both["rerank_rest"]).all()
-    blend = top["score"].to_numpy() / 0.5 + 2.0 * top["rerank_alone"].to_numpy() / 4.0
+    blend = 0.25 * top["score"].to_numpy() / 0.5 + 0.75 * top["rerank_alone"].to_numpy() / 4.0
     ordered = top.with_columns(pl.Series("blend", blend)).select(
         pl.col(name).rank().over("request_id").alias(name) for name in ("blend", "rerank")
     )

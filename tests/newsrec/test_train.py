@@ -19,13 +19,14 @@ from newsrec.artefacts import DETECTORS
 from newsrec.assembly import BASELINES
 from newsrec.bundle import read_manifest, sha256
 from newsrec.data import FORMATS, SLATE_FORMATS, Log, ReadOptions, read_log, write_log
+from newsrec.earlier import config_of_run
 from newsrec.errors import BundleError, DataError, UsageError
 from newsrec.params import load_params
 from newsrec.progress import Silent, Step
 from newsrec.recall import CHANNELS, DEFAULT_CHANNELS
 from newsrec.simulate import SimulationConfig, simulate
 from newsrec.split import SplitConfig, split_log
-from newsrec.train import TrainResult, config_of_run, read, train
+from newsrec.train import TrainResult, read, train
 from newsrec.train_config import TrainConfig
 from tests.conftest import FEW_TREES
 from tests.factories import clicks_of, log_of, rich_log, small_log

@@ -12,9 +12,9 @@ from newsrec.errors import DataError
 from newsrec.metrics import METRICS, per_request, summarise
 from newsrec.neural import trainer
 from newsrec.neural.model import Model, Scale
-from newsrec.neural.trainer import TrainerConfig, fit, mean_mrr, score
+from newsrec.neural.trainer import TrainerConfig, fit, mean_mrr, sampled, score
 from newsrec.rerankers import make
-from newsrec.tensors import Lists
+from newsrec.tensors import Lists, batches
 from tests.networks import SHAPE, random_lists, vocabulary_of
 
 LISTS = vocabulary_of().coded(random_lists(200))
@@ -50,7 +50,7 @@ def test_best_weights_are_kept_and_training_stops_after_patience(monkeypatch: py
         return value
 
     monkeypatch.setattr(trainer, "mean_mrr", valued)
-    curves = fit(net, LISTS, LISTS, TrainerConfig(epochs=20, patience=2))
+    curves = fit(net, LISTS, LISTS, TrainerConfig(epochs=20, patience=2)).curves
     assert curves.valid == (0.1, 0.3, 0.6, 0.2, 0.4)
     assert curves.best_epoch == 3
     for name, weight in net.network.state_dict().items():
@@ -59,7 +59,7 @@ def test_best_weights_are_kept_and_training_stops_after_patience(monkeypatch: py
 
 def test_curves_have_a_value_per_epoch_and_epochs_are_told() -> None:
     epochs: list[int] = []
-    curves = fit(model(), LISTS, LISTS, TrainerConfig(epochs=2), lambda: epochs.append(1))
+    curves = fit(model(), LISTS, LISTS, TrainerConfig(epochs=2, negatives=None), lambda: epochs.append(1)).curves
     assert len(epochs) == len(curves.loss) == len(curves.train) == len(curves.valid) == 2
     assert curves.loss[1] < curves.loss[0]
 
@@ -68,18 +68,6 @@ def test_lists_that_teach_no_order_are_refused_where_there_are_no_others() -> No
     for label in (np.zeros_like(LISTS.label), np.ones_like(LISTS.label)):
         with pytest.raises(DataError, match="expected lists with a click among other candidates, found none in 200"):
             fit(model(), replace(LISTS, label=label), LISTS, TrainerConfig())
-
-
-def test_only_embeddings_of_the_batch_are_drawn_to_zero() -> None:
-    lists = LISTS.chosen(np.flatnonzero(LISTS.length > 1)[:1])
-    present = {int(code) for part in (lists.ids, lists.history_ids) for code in part["item_id"]}
-    lengths = []
-    for l2 in (0.0, 10.0):
-        net = model()
-        fit(net, lists, lists, TrainerConfig(epochs=1, l2=l2, hidden_ids=0.0))
-        lengths.append(net.network.embed.tables[0].weight.detach().abs().sum(1).numpy())  # type: ignore[union-attr,index,operator]
-    moved = set(np.flatnonzero(lengths[0] != lengths[1]).tolist())
-    assert moved == present
 
 
 def test_scores_stand_in_the_order_of_the_rows() -> None:
@@ -117,3 +105,68 @@ def test_scale_by_hand() -> None:
     np.testing.assert_allclose(found[:, 0], [0, 1 / spread, -1 / spread], atol=1e-6)
     np.testing.assert_allclose(found[:, 1], [0, 0, 0], atol=1e-6)
     np.testing.assert_allclose(found[:, 2], [0, 0, 8], atol=1e-6)
+
+
+def test_negatives_are_sampled_and_clicks_stay() -> None:
+    several = replace(
+        LISTS, label=np.where(LISTS.label == 0, np.random.default_rng(0).integers(0, 2, len(LISTS.label)), 1)
+    )
+    for lists in (LISTS, several):
+        found = sampled(lists, 2, np.random.default_rng(1))
+        clicks, asked = (np.bincount(each.row_request, each.label, minlength=len(each)) for each in (found, lists))
+        assert clicks.tolist() == asked.tolist()
+        assert found.length.tolist() == np.minimum(3 * asked, lists.length).tolist()
+        rows = {tuple(row) for row in np.nan_to_num(lists.dense).tolist()}
+        assert all(tuple(row) in rows for row in np.nan_to_num(found.dense).tolist())
+    assert not np.array_equal(sampled(LISTS, 2, np.random.default_rng(2)).dense, sampled(LISTS, 2, rng()).dense)
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def test_every_other_candidate_is_drawn_equally_often() -> None:
+    lists = LISTS.chosen(np.flatnonzero(LISTS.length == 7)[:1])
+    marked = replace(lists, dense=np.arange(7, dtype=np.float32)[:, None])
+    draw = rng()
+    drawn = np.concatenate([sampled(marked, 2, draw).dense[:, 0] for _ in range(600)]).astype(int)
+    counts = np.bincount(drawn, minlength=7)
+    assert counts[lists.label == 1] == 600
+    assert np.abs(counts[lists.label == 0] - 200).max() < 50
+
+
+def test_both_curves_are_of_whole_lists_and_count_what_recall_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Lists] = []
+    monkeypatch.setattr(trainer, "mean_mrr", lambda scores, lists: seen.append(lists) or 0.5)
+    missed = np.isin(LISTS.row_request, np.arange(0, 200, 2))
+    train = replace(LISTS, label=np.where(missed, 0, LISTS.label))
+    fit(model(), train, LISTS, TrainerConfig(epochs=1, negatives=1))
+    assert seen[0].label.tolist() == train.label.tolist()
+    assert seen[1].label.tolist() == LISTS.label.tolist()
+
+
+def test_hidden_values_reach_the_network_as_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, seen = model(), []
+    forward = net.forward
+    monkeypatch.setattr(net, "forward", lambda *inputs: seen.append(inputs) or forward(*inputs))
+    fit(net, LISTS, LISTS, TrainerConfig(epochs=1, hidden_ids=1.0, hidden_dense=1.0, negatives=None, batch=999))
+    trained_on = seen[: len(batches(trainer._teaching(LISTS), 999))]
+    for dense, target, history, numbers, _ in trained_on:
+        assert torch.isnan(dense).all()
+        assert not target.any()
+        assert not history.any()
+        assert torch.isfinite(numbers).any()
+    assert torch.isfinite(seen[-1][0]).any()
+
+
+def test_other_weights_decay_and_embeddings_do_not() -> None:
+    lengths = []
+    for decay in (0.0, 100.0):
+        net = model()
+        fit(net, LISTS, LISTS, TrainerConfig(epochs=1, decay=decay, l2=0.0, learning_rate=1e-4))
+        weights = dict(net.network.named_parameters())
+        lengths.append(
+            [weights[name].detach().abs().sum() for name in ("tower.layers.0.weight", "embed.tables.0.weight")]
+        )
+    assert lengths[1][0] < 0.97 * lengths[0][0]
+    assert lengths[1][1] > 0.99 * lengths[0][1]

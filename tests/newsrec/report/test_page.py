@@ -40,6 +40,12 @@ def full(scale: float = 1.0) -> dict[str, Any]:
         "baselines": {"popularity": {**less, "mrr@5": 0.029}, "recency": less, "recall_order": less},
         "curves": {"metric": "ndcg@5", "train": [0.1, 0.2, 0.3], "valid": [0.1, 0.15, 0.14], "best_iteration": 2},
         "calibration": {"method": "isotonic", "before": CALIBRATION, "after": CALIBRATION},
+        "reranker": {"name": "din", "on": True, "top": 20, "weight": 0.4,
+                     "gain": {"metric": "mrr@5", "first": 0.28, "second": 0.29, "difference": 0.01, "low": 0.004,
+                              "high": 0.016},
+                     "curves": {"metric": "mrr@5", "loss": [2.0, 1.9, 1.8], "train": [0.3, 0.33, 0.4],
+                                "valid": [0.28, 0.29, 0.27], "best_epoch": 2},
+                     "overfitting": "overfits after epoch 2: validation falls"},
         "importance": [{"feature": f"feature_{i}", "gain": 100.0 / (i + 1), "splits": 50 - i} for i in range(40)],
         "slices": [{"slice": "history clicks", "value": "3-5", **by_slice},
                    {"slice": "hour of day, UTC", "value": "07", **by_slice}],
@@ -53,7 +59,8 @@ def full(scale: float = 1.0) -> dict[str, Any]:
 
 
 SECTIONS = {
-    "baselines": "Baselines", "curves": "Learning curves", "calibration": "Calibration",
+    "reranker": "The network on top", "baselines": "Baselines", "curves": "Learning curves",
+    "calibration": "Calibration",
     "importance": "Feature importance", "slices": "Slices", "artefacts": "Artefacts of the data", "intake": "Intake",
 }  # fmt: skip
 
@@ -213,3 +220,10 @@ def test_a_folder_without_figures_is_refused(tmp_path: Path, text: str | None, m
     with pytest.raises(BundleError, match=message):
         write_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
+
+
+def test_the_networks_training_is_told_in_words() -> None:
+    page = render_report(full())
+    assert "mrr@5 by epochs" in page
+    assert "epochs 1 to 3, best at 2: train ends at 0.4; valid ends at 0.27" in page
+    assert "The network overfits after epoch 2: validation falls." in page

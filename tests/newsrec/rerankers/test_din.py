@@ -101,5 +101,5 @@ def test_attention_finds_an_interest_that_a_mean_hides() -> None:
         torch.manual_seed(0)
         model = Model(make(name, shape), 1, 1)
         config = TrainerConfig(epochs=6, batch=32, learning_rate=3e-3, hidden_ids=0.0, patience=6)
-        best[name] = max(fit(model, train, valid, config).valid)
+        best[name] = max(fit(model, train, valid, config).curves.valid)
     assert best["din"] > best["pooling"] + 0.02

@@ -3,10 +3,10 @@
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,20 +14,21 @@ import pytest
 
 from newsrec.bundle import read_manifest
 from newsrec.data import Log
+from newsrec.earlier import config_of_run
 from newsrec.errors import UsageError
 from newsrec.evaluation.comparison import Difference
 from newsrec.progress import Clock
 from newsrec.rankers import RankingData
+from newsrec.rankers.lgbm import LgbmRanker
 from newsrec.rerank import MODEL_FILE, SIGNATURE_FILE, Blend, RerankSettings
 from newsrec.rerankers import stage
-from newsrec.rerankers.stage import _blend, _forward, _halves, _verdict
+from newsrec.rerankers.stage import _forward, _verdict
 from newsrec.serve import Recommender
 from newsrec.split import SplitConfig
 from newsrec.tensors import Fields
 from newsrec.train import TrainResult, train
 from newsrec.train_config import TrainConfig
 from tests.conftest import FEW_TREES
-from tests.networks import random_lists
 
 REQUESTS = pl.DataFrame({"request_id": range(90), "user_id": [i % 40 for i in range(90)]}).with_columns(
     pl.from_epoch(pl.Series(np.random.default_rng(0).permutation(90) * 60), "s")
@@ -60,23 +61,6 @@ def test_scores_of_training_lists_come_from_rankers_of_earlier_requests() -> Non
     assert sorted(request for _, fold in found for request in fold["request_id"]) == sorted(
         request for request, at in time.items() if at >= sorted(time.values())[30]
     )
-
-
-def test_halves_share_no_user_and_leave_nobody_out() -> None:
-    first, second = _halves(REQUESTS, 0)
-    assert not set(first["user_id"]) & set(second["user_id"])
-    assert sorted([*first["request_id"], *second["request_id"]]) == list(range(90))
-    assert len(set(first["user_id"])) == 20
-
-
-def test_blend_leaves_the_ranker_alone_where_the_network_says_nothing_and_follows_it_where_it_knows() -> None:
-    lists = random_lists(200)
-    good = np.where(lists.label == 1, 0.9, 0.1).astype(np.float32)
-    lists = replace(lists, dense=np.where(np.isnan(lists.dense), 0, lists.dense))
-    assert _blend(lists, np.full(len(lists.label), 0.5, np.float32)).weight == 0
-    assert _blend(lists, good).weight > 1
-    right = replace(lists, dense=np.where(lists.label == 1, 3.0, 0.0).astype(np.float32)[:, None].repeat(3, 1))
-    assert _blend(right, 1 - good).weight == 0
 
 
 @pytest.mark.parametrize("on", [True, False])
@@ -161,3 +145,42 @@ def test_torch_absent_is_one_line_that_names_the_extra(monkeypatch: pytest.Monke
     with pytest.raises(UsageError, match=r"found no onnxscript.*pip install 'newsrec\[neural\]'"):
         train(TrainConfig(out=tmp_path / "run", reranker="din"))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_network_is_added_to_a_bundle_whose_ranker_stays(
+    reranked: TrainResult, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("newsrec.earlier.read", lambda config: log)
+    asked = TrainConfig(out=tmp_path / "new", reranker="lr")
+    config, again = config_of_run(reranked.run, asked)
+    result = train(config, log=again)
+    before, after = read_manifest(reranked.run), read_manifest(result.run)
+    for name in ("lambdarank.txt", "params.json", "features.json"):
+        assert after["files"][name]["sha256"] == before["files"][name]["sha256"]
+    for name in ("validation", "recall", "sampling", "features", "candidates", "refit", "seed", "protocol"):
+        assert after[name] == before[name]
+    metrics = json.loads((reranked.run / "metrics.json").read_text("utf-8"))
+    assert result.metrics["rank"] == metrics["rank"]
+    assert result.metrics["curves"] == metrics["curves"]
+    assert after["reranker"]["name"] == "lr"
+    assert after["files"][MODEL_FILE]["sha256"] != before["files"][MODEL_FILE]["sha256"]
+
+
+def test_the_ranker_of_a_refitted_bundle_is_measured_without_what_it_has_seen(
+    trained: TrainResult, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("newsrec.earlier.read", lambda config: log)
+    kept = config_of_run(trained.run, TrainConfig(reranker="lr"))[0].kept
+    assert kept is not None
+    rows = pl.DataFrame(np.random.default_rng(0).normal(size=(50, len(kept.features))), schema=list(kept.features))
+    rows = rows.cast(pl.Float32)
+    assert kept.ranker.fitting.best_iteration == trained.metrics["curves"]["best_iteration"]
+    np.testing.assert_array_equal(kept.ranker.score(rows), LgbmRanker.load(trained.run).score(rows))
+
+
+@pytest.mark.parametrize("other", [{"list_length": 50}, {"without": ("slate",)}, {"params": {"trees": 3}}])
+def test_settings_of_another_ranker_are_refused_beside_a_bundles(measured: TrainResult, other: dict[str, Any]) -> None:
+    with pytest.raises(
+        UsageError, match=f"expected the bundle's ranker and its settings, .* {list(other)}".replace("[", r"\[")
+    ):
+        config_of_run(measured.run, TrainConfig(reranker="lr", **other))

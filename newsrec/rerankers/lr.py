@@ -1,0 +1,24 @@
+"""Logistic regression on the same inputs (McMahan et al., KDD 2013, without its online learner): no crosses, no depth.
+
+What the reader clicked moves all candidates of a request alike: the order knows of it only by the dense columns.
+"""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from newsrec.rerankers.base import Shape
+from newsrec.rerankers.layers import Wide
+
+
+@dataclass(frozen=True)
+class LrParams:
+    """A straight line has no parameters."""
+
+
+PARAMS = LrParams
+
+
+def network(shape: Shape, params: LrParams = LrParams()) -> nn.Module:
+    """The plainest baseline with new weights."""
+    return Wide(shape)

@@ -1,0 +1,214 @@
+"""Rows per second in training: our DIN, the same without each of its savings, and DeepCTR-Torch's DIN.
+
+All read article and category of the candidate and of the last 50 clicks, with the same embedding sizes, layers, rows
+per batch, loss, epochs and threads. DeepCTR-Torch runs where `DEEPCTR_PYTHON` names a Python that has it.
+"""
+
+import json
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+from unittest.mock import patch
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from features.columns import HOUR
+from features.events import EventStore, milliseconds
+from features.windows import Ints
+from newsrec.data import Log, read_log
+from newsrec.neural import trainer
+from newsrec.neural.model import Model
+from newsrec.neural.trainer import TrainerConfig, score
+from newsrec.neural.vocabulary import IdVocabulary
+from newsrec.rerankers import din
+from newsrec.rerankers.base import Shape
+from newsrec.rerankers.din import Din, DinParams
+from newsrec.simulate import simulate
+from newsrec.split import SplitConfig, split_log
+from newsrec.tensors import AGE, RANKER_SCORE, Batch, Fields, Lists, lists_of, padded
+
+HISTORY: Final = 50
+NEGATIVES: Final = 4
+BATCH_ROWS: Final = 1_000
+EPOCHS: Final = 2
+THREADS: Final = 2
+TRAIN, VALID = 14_000, 6_000
+"""Requests."""
+PARAMS: Final = DinParams(activation="dice", dropout=0.0)
+CONFIG: Final = TrainerConfig(
+    loss="bce", batch=BATCH_ROWS // (1 + NEGATIVES), l2=1e-6, hidden_ids=0.0, negatives=None, device="cpu"
+)
+DEEPCTR: Final = Path(__file__).with_name("deepctr_din.py")
+
+
+def run(data: Path | None) -> Iterator[str]:
+    """A ladder from plain to ours, each step's factor; then DeepCTR-Torch beside ours, with the validation's AUC."""
+    torch.set_num_threads(THREADS)
+    log = simulate().log if data is None else read_log(data)
+    raw = {name: _lists(log, name) for name in ("train", "valid")}
+    vocabulary = IdVocabulary.of(raw["train"])
+    train, valid = vocabulary.coded(raw["train"]), vocabulary.coded(raw["valid"])
+    rows, clicks = len(train.label), train.history_length.mean()
+    yield f"{rows:,} rows in {len(train):,} lists, mean history {clicks:.1f} of at most {HISTORY}, {THREADS} threads"
+    before = _rows_per_second(vocabulary, _per_row(train), whole=True, padding=True)
+    yield f"plain: every row its own history, padded to {HISTORY}, one whole first layer: {before:,.0f} rows/s"
+    steps = {
+        "shared histories": {"lists": train, "whole": True, "padding": True},
+        "no padding": {"lists": train, "whole": True, "padding": False},
+        "split layer": {"lists": train, "whole": False, "padding": False},
+    }
+    for name, options in steps.items():
+        speed = _rows_per_second(vocabulary, **options)  # type: ignore[arg-type]
+        yield f"+ {name}: {speed:,.0f} rows/s, factor {speed / before:.2f}"
+        before = speed
+    speed, auc = _trained(vocabulary, train, valid)
+    yield f"newsrec: {speed:,.0f} rows/s, validation AUC {auc:.4f} after {EPOCHS} epochs"
+    yield from _deepctr(vocabulary, train, valid, speed)
+
+
+def _lists(log: Log, part: str) -> Lists:
+    """Each click of a part with four articles that others clicked in the three hours before it."""
+    store = EventStore(log.clicks, log.articles)
+    split = split_log(log, store, SplitConfig(train_requests=TRAIN, valid_requests=VALID))
+    requests, clicked = split.part(part), split.positives.unique("request_id", maintain_order=True)
+    asked = requests.select("request_id", "requested_at").join(clicked, on="request_id", maintain_order="left")
+    recent = log.clicks.select("clicked_at", "item_id").sort("clicked_at")
+    time_of, at = milliseconds(recent["clicked_at"]), milliseconds(asked["requested_at"])
+    first, last = np.searchsorted(time_of, at - 3 * HOUR), np.searchsorted(time_of, at)
+    draw = np.random.default_rng(0).random((len(asked), NEGATIVES))
+    place = first[:, None] + (draw * np.maximum(last - first, 1)[:, None]).astype(np.int64)
+    others = recent["item_id"].gather(np.minimum(place, len(recent) - 1).ravel()).to_numpy().reshape(place.shape)
+    items = np.column_stack([asked["item_id"].to_numpy(), others])
+    kept = (items[:, :1] != others).all(axis=1) & (last > first)  # a draw that hits the click would be no negative
+    rows = pl.DataFrame(
+        {
+            "request_id": np.repeat(asked["request_id"].to_numpy()[kept], 1 + NEGATIVES),
+            "item_id": items[kept].ravel(),
+            "label": np.tile([1] + [0] * NEGATIVES, int(kept.sum())).astype(np.uint8),
+            "score": np.zeros(int(kept.sum()) * (1 + NEGATIVES), np.float32),
+        }
+    )
+    fields = replace(Fields.of(store, ()), dense=("nothing", RANKER_SCORE), numbers=(AGE,))
+    described = pl.DataFrame({"nothing": np.zeros(len(rows), np.float32)})
+    lists = lists_of(described, rows, requests, store, fields, HISTORY)
+    return replace(lists, history_numbers={AGE: np.ones_like(lists.history_numbers[AGE])})
+
+
+def _per_row(lists: Lists) -> Lists:
+    """Every candidate as a request of its own, with a copy of its history."""
+    copies = lists.chosen(lists.row_request)
+    own = np.arange(len(lists.label)) - lists.start[lists.row_request]
+    return copies.only(np.arange(len(copies.label)) - copies.start[copies.row_request] == own[copies.row_request])
+
+
+class WholeUnit(din.ActivationUnit):
+    """The activation unit as the paper draws it: one layer over all four parts of every pair."""
+
+    def forward(self, history: Tensor, target: Tensor, numbers: Tensor, mask: Tensor) -> Tensor:
+        shape = (*target.shape[:2], *history.shape[1:])
+        h, t = history[:, None].expand(shape), target[:, :, None].expand(shape)
+        first = self.first(torch.cat([h, t, h - t, h * t], dim=-1)) + self.numbers(numbers)[:, None]
+        there = mask[:, None, :]
+        weight: Tensor = self.second(self.activation(first, there.expand(first.shape[:-1]))).squeeze(-1)
+        return weight * there
+
+
+def _padded_to_the_end(lists: Lists, chosen: Ints) -> Batch:
+    batch = padded(lists, chosen)
+    more = ((0, 0), (0, HISTORY - batch.mask.shape[1]))
+    return replace(
+        batch,
+        history_ids={name: np.pad(ids, more) for name, ids in batch.history_ids.items()},
+        history_numbers={name: np.pad(values, more) for name, values in batch.history_numbers.items()},
+        mask=np.pad(batch.mask, more),
+    )
+
+
+def _model(vocabulary: IdVocabulary) -> Model:
+    torch.manual_seed(0)
+    return Model(Din(Shape(2, vocabulary.sizes, 1), PARAMS), 2, 1)
+
+
+def _rows_per_second(vocabulary: IdVocabulary, lists: Lists, whole: bool, padding: bool) -> float:
+    """Of one epoch."""
+    config = replace(CONFIG, batch=BATCH_ROWS // int(lists.length[0]))
+    with ExitStack() as stack:
+        if whole:
+            stack.enter_context(patch.object(din, "ActivationUnit", WholeUnit))
+        if padding:
+            stack.enter_context(patch.object(trainer, "padded", _padded_to_the_end))
+        model = _model(vocabulary)
+        optimiser = trainer._optimiser(model, config)
+        began = time.perf_counter()
+        trainer._epoch(model, lists, optimiser, config, 0)
+        return len(lists.label) / (time.perf_counter() - began)
+
+
+def _trained(vocabulary: IdVocabulary, train: Lists, valid: Lists) -> tuple[float, float]:
+    model = _model(vocabulary)
+    optimiser = trainer._optimiser(model, CONFIG)
+    began = time.perf_counter()
+    for epoch in range(EPOCHS):
+        trainer._epoch(model, train, optimiser, CONFIG, epoch)
+    speed = EPOCHS * len(train.label) / (time.perf_counter() - began)
+    return speed, _auc(score(model, valid), valid.label)
+
+
+def _auc(scores: np.ndarray, label: np.ndarray) -> float:
+    """Over all rows (Mann and Whitney)."""
+    rank = pl.Series(scores).rank().to_numpy()
+    clicked = label == 1
+    n = int(clicked.sum())
+    return float((rank[clicked].sum() - n * (n + 1) / 2) / (n * (len(label) - n)))
+
+
+def _deepctr(vocabulary: IdVocabulary, train: Lists, valid: Lists, ours: float) -> Iterator[str]:
+    python = os.environ.get("DEEPCTR_PYTHON")
+    if python is None:
+        yield "DeepCTR-Torch: not measured; name a Python that has it in DEEPCTR_PYTHON"
+        return
+    tables = _model(vocabulary).network.embed.tables
+    arrays = {
+        "fields": np.array([*vocabulary.known]),
+        "sizes": np.array(vocabulary.sizes),
+        "widths": np.array([table.embedding_dim for table in tables]),  # type: ignore[union-attr]
+        "hidden": np.array(PARAMS.hidden),
+        "attention": np.array([PARAMS.attention]),
+        "learning_rate": np.array(CONFIG.learning_rate),
+        **{name: np.array(value) for name, value in
+           {"history": HISTORY, "epochs": EPOCHS, "batch": BATCH_ROWS, "threads": THREADS}.items()},
+        **_arrays("train", train),
+        **_arrays("valid", valid),
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "arrays.npz"
+        np.savez(path, **arrays)  # type: ignore[arg-type]
+        alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        done = subprocess.run([python, DEEPCTR, path], capture_output=True, text=True, check=False, env=alone)
+        if done.returncode:
+            yield f"DeepCTR-Torch: failed ({done.stderr.strip().splitlines()[-1:]})"
+            return
+        speed = json.loads(done.stdout.strip().splitlines()[-1])["rows_per_second"]
+        auc = _auc(np.load(f"{path}.scores.npy"), valid.label)
+    yield f"DeepCTR-Torch: {speed:,.0f} rows/s, validation AUC {auc:.4f}; newsrec is {ours / speed:.1f} times as fast"
+
+
+def _arrays(part: str, lists: Lists) -> dict[str, np.ndarray]:
+    """Rows with their histories padded to the end, as DeepCTR-Torch reads them."""
+    whole = _padded_to_the_end(lists, np.arange(len(lists)))
+    row = lists.row_request
+    return {
+        f"{part}_label": lists.label.astype(np.float32),
+        f"{part}_length": np.maximum(lists.history_length, 1)[row],
+        **{f"{part}_{name}": codes for name, codes in lists.ids.items()},
+        **{f"{part}_hist_{name}": codes[row] for name, codes in whole.history_ids.items()},
+    }
