@@ -14,6 +14,7 @@ from newsrec.recall import DEFAULT_CHANNELS, RecallSettings
 from newsrec.rerankers import refuse_unknown
 from newsrec.slates import SPLITS
 from newsrec.split import EMBEDDED_REQUESTS, LOG_REQUESTS, SplitConfig
+from newsrec.state import Memory
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class TrainConfig:
     read: ReadOptions = ReadOptions()
     features: Path | None = None
     """Python file with own features, see `newsrec.own`; it is executed."""
+    keep_days: int | None = None
+    """The state keeps events of so many days whole and folds earlier ones, see `newsrec.state`; None keeps all."""
     reranker: str | None = None
     """Name in `newsrec.rerankers.RERANKERS`; None trains no network."""
     rerank_top: int = 20
@@ -66,6 +69,7 @@ class TrainConfig:
             raise UsageError(f"--list-length: expected 10 to 10000 candidates, found {self.list_length}.")
         if not 2 <= self.rerank_top <= 1_000:
             raise UsageError(f"--rerank-top: expected 2 to 1000 candidates, found {self.rerank_top}.")
+        Memory.of(self.keep_days, self.recall_settings)
         if self.reranker is not None:
             refuse_unknown(self.reranker)
         RANKERS[self.ranker].of(self.params)

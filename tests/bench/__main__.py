@@ -6,9 +6,15 @@ Without `--data` they run on the simulated log. Let nothing else run meanwhile.
 import argparse
 from pathlib import Path
 
-from tests.bench import features, itemcf, serving, training
+from tests.bench import features, folding, itemcf, serving, training
 
-BENCHMARKS = {"features": features.run, "itemcf": itemcf.run, "serving": serving.run, "training": training.run}
+BENCHMARKS = {
+    "features": features.run,
+    "folding": folding.run,
+    "itemcf": itemcf.run,
+    "serving": serving.run,
+    "training": training.run,
+}
 
 
 def main() -> None:
