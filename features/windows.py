@@ -7,6 +7,7 @@ and gives the same integers.
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Final
 
 import numpy as np
@@ -163,7 +164,9 @@ class EventIndex:
         Windows that begin after these rows, and those without a beginning, are answered as by the events themselves.
         """
         both = copy.copy(self)
-        both._segments = tuple(s for s in (*past._segments, *self._segments) if len(s)) or self._segments
+        # Merged, so that a question costs what it costs an index without a past.
+        segments = [segment for segment in (*past._segments, *self._segments) if len(segment)]
+        both._segments = (reduce(_merged, segments),) if segments else self._segments
         return both
 
     def __len__(self) -> int:

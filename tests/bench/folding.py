@@ -3,6 +3,7 @@
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from features.events import EventStore
@@ -44,14 +45,15 @@ def run(data: Path | None) -> Iterator[str]:
             recommender = Recommender(manifest, trained.ranker, trained.vocabulary, read_state(path))
             recommender.rank(users[0], lists[0])
             ready = time.perf_counter() - start
-            ranking = [lambda u=u, i=i: recommender.rank(u, i) for u, i in zip(users, lists, strict=True)]  # type: ignore[misc]
+            ranking = [partial(recommender.rank, u, i) for u, i in zip(users, lists, strict=True)]
             took = spread(ranking)
-            answers = [recommender.rank(u, i).tobytes() for u, i in zip(users, lists, strict=True)]
+            answers = [ask().tobytes() for ask in ranking]
             expected = expected or answers
             assert answers == expected, "folding changed a score"
+            kept = "all" if days is None else days
             yield (
-                f"{'all' if days is None else days} days kept: {_rows(recommender.store)}; on disk {_disk(path):.1f} MB, "
-                f"in memory {_memory(recommender.store):.0f} MB; folded in {folding:.1f} s, loaded and asked once in "
+                f"{kept} days kept: {_rows(recommender.store)}; on disk {_disk(path):.1f} MB, in memory "
+                f"{_memory(recommender.store):.0f} MB; folded in {folding:.1f} s, loaded and asked once in "
                 f"{ready:.1f} s; rank {LIST} articles {took}"
             )
 

@@ -153,7 +153,7 @@ class TestKept:
             )
         }
         clicks, lists = (old[name].group_by("user_id").len() for name in ("clicks", "lists"))
-        assert clicks["len"].max() == LAST_CLICKS
+        assert LAST_CLICKS <= clicks["len"].max() <= LAST_CLICKS + 1  # type: ignore[operator]  # a tie of one instant
         of_visitor = lists.filter(pl.col("user_id") == 15)["len"][0]
         assert of_visitor >= 90  # the session that began two days before the border
         assert lists.filter(pl.col("user_id") != 15)["len"].max() <= max(LAST_REQUESTS) + 2  # ties of one instant

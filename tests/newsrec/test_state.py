@@ -173,7 +173,7 @@ class TestRecommender:
         begin = until(long, ms(3 * 24 * 60))
         lives = [recommender(long, store_of(begin), days) for days in (None, 3)]
         borders = []
-        steps = np.arange(ms(3 * 24 * 60), last + DAY, 9 * 60 * MINUTE).tolist()
+        steps = np.arange(ms(3 * 24 * 60), last + DAY, 21 * 60 * MINUTE).tolist()
         for low, high in pairwise(steps):
             new = until(long, high)
             for live in lives:
@@ -183,10 +183,14 @@ class TestRecommender:
                 )
             whole, folding = lives
             borders.append(folding.store.border)
-            for user in (1, 5, 9, 15, -3):
-                assert bits(whole.recommend(user, k=20)) == bits(folding.recommend(user, k=20))
-                items = long.articles["item_id"].to_list()
-                assert bits(whole.features(user, items)) == bits(folding.features(user, items))
+            users = pl.Series([1, 5, 9, 15, -3])
+            asked = whole.requests(users, whole.known_until)
+            lists = asked.select("request_id").join(long.articles.select("item_id"), how="cross")
+            assert bits(whole.recommend_many(asked, 20)) == bits(folding.recommend_many(asked, 20))
+            assert bits(whole.rank_many(asked, lists)) == bits(folding.rank_many(asked, lists))
+            user = int(users[len(borders) % len(users)])
+            items = long.articles["item_id"].to_list()
+            assert bits(whole.features(user, items)) == bits(folding.features(user, items))
         assert len(set(borders)) > 4
         assert len(lives[1].store.clicks) < 0.7 * len(lives[0].store.clicks) == 0.7 * len(long.clicks)
 
@@ -258,25 +262,26 @@ def test_events_that_may_be_folded_are_those_up_to_the_users_last_folded_one() -
     assert not may_be_folded(asked, EventStore(clicks, articles_of([1]))).any()
 
 
-class TestBundle:
-    @pytest.fixture(scope="class")
-    def rolled(self, measured: TrainResult, log: Log, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-        """The bundle updated with the last day and ten days of the same again: whole, and folded."""
-        clicks = [log.clicks.with_columns(pl.col("clicked_at") + pl.duration(days=3 * n)) for n in range(4)]
-        shown = [
-            log.impressions.with_columns(  # type: ignore[union-attr]
-                pl.col("requested_at") + pl.duration(days=3 * n), pl.col("request_id") + 10**6 * n
-            )
-            for n in range(4)
-        ]
-        frames = (pl.concat(clicks).unique(CLICK_KEY, maintain_order=True), pl.concat(shown))
-        longer = replace(log, clicks=frames[0], impressions=frames[1])
-        folder = tmp_path_factory.mktemp("rolled")
-        return [
-            update(UpdateConfig(measured.run, Path("log"), folder / str(days), keep_days=days), log=longer).run
-            for days in (None, 3)
-        ]
+@pytest.fixture(scope="module")
+def rolled(measured: TrainResult, log: Log, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The bundle updated with the last day and six days of the same again: whole, and folded."""
+    clicks = [log.clicks.with_columns(pl.col("clicked_at") + pl.duration(days=3 * n)) for n in range(3)]
+    shown = [
+        log.impressions.with_columns(  # type: ignore[union-attr]
+            pl.col("requested_at") + pl.duration(days=3 * n), pl.col("request_id") + 10**6 * n
+        )
+        for n in range(3)
+    ]
+    frames = (pl.concat(clicks).unique(CLICK_KEY, maintain_order=True), pl.concat(shown))
+    longer = replace(log, clicks=frames[0], impressions=frames[1])
+    folder = tmp_path_factory.mktemp("rolled")
+    return [
+        update(UpdateConfig(measured.run, Path("log"), folder / str(days), keep_days=days), log=longer).run
+        for days in (None, 3)
+    ]
 
+
+class TestBundle:
     def test_of_an_update_answers_the_same_and_is_smaller(self, rolled: list[Path]) -> None:
         whole, folded = (Recommender.load(run) for run in rolled)
         assert len(folded.store.clicks) < 0.7 * len(whole.store.clicks)
