@@ -13,6 +13,7 @@ from features.articles import milliseconds
 from features.columns import SECOND
 from features.ids import Ids
 from features.indices import CHANCE_UNIT, DEPTH_UNIT
+from features.past import past_index, past_of
 from features.tables import NO_DWELL, follow
 from features.windows import NO_KEY, NO_TIME, Ints
 
@@ -63,7 +64,7 @@ def click_rows(store: "EventStore", clicks: pl.DataFrame) -> dict[str, Ints]:
 def _last_clicks(store: "EventStore", user: Ints, time: Ints, category: Ints) -> dict[str, Ints]:
     """What `features.tables.follow` asks for."""
     if "clicks" not in store.tables or not len(store.tables["clicks"]):
-        return _nothing_before(len(user))
+        return _folded_clicks(store, user, category) if store.past else _nothing_before(len(user))
     table, now = store.tables["clicks"], np.full(len(user), NEVER // 2)
     row = store.index("user").nth_latest("row", user, now, 0)
     return {
@@ -71,6 +72,17 @@ def _last_clicks(store: "EventStore", user: Ints, time: Ints, category: Ints) ->
         "time": take(table["time"], row, NO_TIME),
         "session_place": take(table["session_place"], row, 0),
         "known": store.index("user_category").counts(store.pair_key(user, category), now, (None,))[0],
+    }
+
+
+def _folded_clicks(store: "EventStore", user: Ints, category: Ints) -> dict[str, Ints]:
+    told, row = past_of(store.past["readers"], user)
+    key = store.pair_key(user, category)
+    return {
+        "item": take(told["item"], row, NO_KEY),
+        "time": take(told["time"], row, NO_TIME),
+        "session_place": take(told["session_place"], row, 0),
+        "known": past_index(store, "user_category").counts(key, np.full(len(user), NEVER // 2), (None,))[0],
     }
 
 
@@ -104,6 +116,11 @@ def _request_rows(store: "EventStore", user: Ints, time: Ints, length: Ints, pag
         before["time"] = take(table["time"], row, NO_TIME)
         before["session_place"] = take(table["session_place"], row, 0)
         session = take(table["session_start"], row, NO_TIME)
+    elif store.past:
+        folded, row = past_of(store.past["visitors"], user)
+        before["time"] = take(folded["time"], row, NO_TIME)
+        before["session_place"] = take(folded["session_place"], row, 0)
+        session = take(folded["session_start"], row, NO_TIME)
     told = follow(user, time, np.full(len(user), NO_KEY), before)
     # The session's first request is among these rows, or it is that of the user's last request before them.
     opened = np.arange(len(user)) - told["session_place"] + 1

@@ -17,10 +17,12 @@ from features.columns import CONTEXT
 from features.event_rows import NEVER, click_rows, shown_rows, take
 from features.ids import Ids, codes_of
 from features.indices import INDICES
+from features.known import cannot_grow, unknown_clicks, unknown_shown
+from features.past import PAST, coded, named, past_index, past_items
 from features.tables import Table
 from features.windows import NO_KEY, NO_TIME, EventIndex, Ints
 
-__all__ = ["NEVER", "EventStore", "codes_of", "history", "milliseconds", "take"]
+__all__ = ["NEVER", "EventStore", "Folded", "codes_of", "history", "milliseconds", "read_before", "take"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,18 @@ class Sequences:
     time: Ints
 
 
+@dataclass(frozen=True)
+class Folded:
+    """What is left of events that were folded away (`features.folding.fold`)."""
+
+    border: int
+    """All of them are earlier, ms."""
+    last_clicks: int
+    """So many last clicks of each user, or all, are no part of it."""
+    summaries: Mapping[str, pl.DataFrame]
+    """By the names of `features.past.SUMMARIES`, with ids."""
+
+
 class EventStore:
     """Clicks, impressions and articles, coded and indexed. Cheap to make; an index is built when first asked for.
 
@@ -39,18 +53,27 @@ class EventStore:
         clicks: Canonical clicks, any row order; an exact duplicate is the caller's to drop.
         articles: Canonical articles; clicked and shown items may be missing there.
         impressions: Canonical impressions, or None. Whether a row was clicked is not looked at: clicks say that.
+        folded: Events before these of each user; those of the frames at or after its border are all there are.
     """
 
-    def __init__(self, clicks: pl.DataFrame, articles: pl.DataFrame, impressions: pl.DataFrame | None = None) -> None:
+    def __init__(
+        self,
+        clicks: pl.DataFrame,
+        articles: pl.DataFrame,
+        impressions: pl.DataFrame | None = None,
+        folded: Folded | None = None,
+    ) -> None:
         self._frames = {"clicks": (clicks,), "articles": (articles,)}
         if impressions is not None:
             self._frames["impressions"] = (impressions,)
         shown = clicks.clear() if impressions is None else impressions
         pages = [shown["page_item_id"]] if "page_item_id" in shown.columns else []
-        self._users = Ids.of(clicks["user_id"], shown["user_id"])
+        past = {} if folded is None else folded.summaries
+        users, items = ([f[name] for f in past.values() if name in f.columns] for name in ("user_id", "item_id"))
+        self._users = Ids.of(*(s.cast(clicks["user_id"].dtype) for s in (clicks["user_id"], shown["user_id"], *users)))
         kind = clicks["item_id"].dtype
         self._items = Ids.of(
-            *(s.cast(kind) for s in (articles["item_id"], clicks["item_id"], shown["item_id"], *pages))
+            *(s.cast(kind) for s in (articles["item_id"], clicks["item_id"], shown["item_id"], *pages, *items))
         )
         self.articles_by_code = Articles.of(articles, self._items.codes(articles["item_id"]), self.n_items)
         # Room for new articles: keys of pairs keep their meaning until it is used up.
@@ -63,6 +86,10 @@ class EventStore:
         self._line = object()
         self.last_event = None
         self.tables: dict[str, Table] = {}
+        self.border = None if folded is None else folded.border
+        self.last_clicks = None if folded is None else folded.last_clicks
+        self.past = coded(past, self._users, self._items)
+        self._note_past()
         exposures, requests = shown_rows(self, impressions)
         self.tables |= {"shown": Table.of(exposures), "requests": Table.of(requests)}
         rows = click_rows(self, clicks)
@@ -85,8 +112,8 @@ class EventStore:
             articles: Canonical articles; a null leaves what was known of a known article.
             impressions: Canonical impressions, distinct by request and item.
         """
-        new_clicks = None if clicks is None else self._unknown_clicks(clicks)
-        new_shown = None if impressions is None else self._unknown_shown(impressions)
+        new_clicks = None if clicks is None else unknown_clicks(self, clicks)
+        new_shown = None if impressions is None else unknown_shown(self, impressions)
         given = {"clicks": new_clicks, "articles": articles, "impressions": new_shown}
         more = {name: frame for name, frame in given.items() if frame is not None and frame.height}
         if not more:
@@ -94,8 +121,8 @@ class EventStore:
         frames = {name: (*self._frames.get(name, ()), frame) for name, frame in more.items()}
         grown = copy.copy(self)
         grown._frames, grown._columns = self._frames | frames, {}
-        if self._cannot_grow(more) or not grown._grow(self, more):
-            return EventStore(*grown._whole_frames())
+        if cannot_grow(self, more) or not grown._grow(self, more):
+            return EventStore(*grown._whole_frames(), self.folded)
         return grown
 
     def grew_from(self, older: "EventStore") -> bool:
@@ -116,6 +143,13 @@ class EventStore:
     def impressions(self) -> pl.DataFrame | None:
         """All impressions as they were given; None for a log without."""
         return _concat(self._frames["impressions"]) if "impressions" in self._frames else None
+
+    @property
+    def folded(self) -> Folded | None:
+        """What is left of the events that are in no frame; None where all are kept."""
+        if self.border is None or self.last_clicks is None:
+            return None
+        return Folded(self.border, self.last_clicks, named(self.past, self.users, self.items))
 
     @property
     def users(self) -> pl.Series:
@@ -146,6 +180,12 @@ class EventStore:
     """Time of each user's first click, ms, `NEVER` without one; shape (n_users,)."""
     last_event: int | None
     """Time of the last click or impression, ms; None for an empty store."""
+    border: int | None
+    """Events before it may be folded, ms; None where all are kept."""
+    last_clicks: int | None
+    """So many last clicks of each user are never folded; None where all are kept."""
+    past: Mapping[str, pl.DataFrame]
+    """Summaries of folded events by the names of `features.past.SUMMARIES`, with codes; empty where all are kept."""
 
     @cached_property
     def item_order(self) -> Ints:
@@ -190,7 +230,8 @@ class EventStore:
         if name not in self._indices:
             made = INDICES[name]
             rows = self.tables[made.table].rows(0)
-            self._indices[name] = EventIndex(made.key(self, rows), made.time(rows), made.values(self, rows))
+            index = EventIndex(made.key(self, rows), made.time(rows), made.values(self, rows))
+            self._indices[name] = index.after(past_index(self, name)) if self.past and name in PAST else index
         return self._indices[name]
 
     def pair_key(self, first: Ints, second: Ints) -> Ints:
@@ -214,6 +255,17 @@ class EventStore:
         frames = self._frames.get("impressions", ())
         return next((frame.schema[name] for frame in frames if name in frame.columns), None)
 
+    def _note_past(self) -> None:
+        """What folded events say of the first of all."""
+        for name, first, column in (
+            ("read_items", self.first_seen, "item"),
+            ("shown_items", self.first_seen, "item"),
+            ("readers", self.first_click, "user"),
+        ):
+            if name in self.past:
+                code = self.past[name][column].to_numpy()
+                first[code] = np.minimum(first[code], self.past[name]["first"].to_numpy())
+
     def _note_times(self, clicks: Mapping[str, Ints], shown: Mapping[str, Ints]) -> None:
         """What new events say of the first and the last of all."""
         for rows in (clicks, shown):
@@ -222,56 +274,6 @@ class EventStore:
             if last != NO_TIME:
                 self.last_event = last if self.last_event is None else max(last, self.last_event)
         np.minimum.at(self.first_click, clicks["user"], clicks["time"])
-
-    def _unknown_clicks(self, clicks: pl.DataFrame) -> pl.DataFrame:
-        """Only the clicks that the store does not have."""
-        # Known clicks are no later than the user's last one: usual ones need no look at all that the user has read.
-        if not self._late(clicks, "user", "clicked_at"):
-            return clicks
-        return clicks.filter(~self._has(clicks, "user_item", "clicked_at"))
-
-    def _unknown_shown(self, shown: pl.DataFrame) -> pl.DataFrame:
-        """Only the exposures that the store does not have."""
-        if not self._late(shown, "request", "requested_at"):
-            return shown
-        there = self._has(shown, "user_exposure", "requested_at")
-        if not there.any():
-            return shown
-        # Two lists of one user at one instant may show the same article; only their numbers tell them from a repeat.
-        key = ["request_id", "item_id"]
-        instants = shown.filter(there)["requested_at"].unique()
-        known = _concat(
-            f.filter(pl.col("requested_at").is_in(instants.implode())).select(key) for f in self._frames["impressions"]
-        )
-        return shown.join(known, on=key, how="anti", maintain_order="left")
-
-    def _has(self, events: pl.DataFrame, index: str, time: str) -> pl.Series:
-        """Whether the user met the article at that very instant."""
-        key = self.pair_key(self.user_codes(events["user_id"]), self.item_codes(events["item_id"]))
-        at = milliseconds(events[time])
-        return pl.Series(self.index(index).counts_since(key, at, at + 1) > 0)
-
-    def _cannot_grow(self, more: Mapping[str, pl.DataFrame]) -> bool:
-        late = [
-            self._late(more[name], index, time)
-            for name, index, time in (("clicks", "user", "clicked_at"), ("impressions", "request", "requested_at"))
-            if name in more
-        ]
-        # A list that is told after a click out of it changes what the click says.
-        clicked_already = "impressions" in more and self._clicked_since(more["impressions"])
-        new_columns = "clicks" in more and not set(self.context_ids) >= set(CONTEXT) & set(more["clicks"].columns)
-        return any(late) or clicked_already or new_columns
-
-    def _clicked_since(self, shown: pl.DataFrame) -> bool:
-        key = self.pair_key(self.user_codes(shown["user_id"]), self.item_codes(shown["item_id"]))
-        at = milliseconds(shown["requested_at"])
-        return bool((self.index("user_item").counts_since(key, at, np.full(len(at), NEVER // 2)) > 0).any())
-
-    def _late(self, events: pl.DataFrame, index: str, time: str) -> bool:
-        user = self.user_codes(events["user_id"])
-        return bool(
-            (self.index(index).latest(user, np.full(len(user), NEVER // 2)) >= milliseconds(events[time])).any()
-        )
 
     def _grow(self, old: "EventStore", more: Mapping[str, pl.DataFrame]) -> bool:
         """Take the frames in, being a copy of `old`; False where they change what older events mean."""
@@ -337,8 +339,28 @@ def history(store: EventStore, user: Ints, at: Ints, last: int | None = None) ->
 
     Returns:
         `(row, place, age)` of shape (n_clicks,): the request's row, the row of the clicks table, 0 for the newest.
+
+    Raises:
+        ValueError: More clicks than the store keeps of each user.
     """
+    if store.last_clicks is not None and (last is None or last > store.last_clicks):
+        raise ValueError(f"history: expected at most {store.last_clicks} clicks, as others are folded, found {last}.")
     return store.index("user").newest_first("row", user, at, last)
+
+
+def read_before(store: EventStore, user: Ints, at: Ints) -> tuple[Ints, Ints]:
+    """Articles that each user read strictly before each moment, folded clicks included; some more than once.
+
+    Returns:
+        `(row, item)` of shape (n_found,): the request's row, the article's code.
+    """
+    row, place, _ = store.index("user").newest_first("row", user, at, None)
+    item = store.tables["clicks"]["item"]
+    if not store.past:
+        return row, item[place]
+    kept = place >= 0
+    more, old = past_items(store, user)
+    return np.concatenate([row[kept], more]), np.concatenate([item[place[kept]], old])
 
 
 def _concat(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:

@@ -76,11 +76,17 @@ def _category_departure(store: "EventStore", rows: Rows) -> Ints:
     return np.where(target >= 0, source, NO_KEY)
 
 
-def _decays(weight: Callable[[Rows], Weight]) -> Callable[["EventStore", Rows], Mapping[str, Ints]]:
-    def values(store: "EventStore", rows: Rows) -> Mapping[str, Ints]:
+def _decays(weight: Callable[[Rows], Weight]) -> Callable[[Rows], Mapping[str, Ints]]:
+    def values(rows: Rows) -> Mapping[str, Ints]:
         return {name: decay_weights(rows["time"], span, weight(rows)) for name, span in HALF_LIVES.items()}
 
     return values
+
+
+decayed_clicks: Final = _decays(lambda rows: 1.0)
+"""Weights of clicks by the name of the half-life, for `EventIndex.decayed`."""
+decayed_chances: Final = _decays(lambda rows: rows["chance"] / CHANCE_UNIT)
+"""The same of exposures, each by its chance of a click."""
 
 
 def _taste(store: "EventStore", rows: Rows) -> Mapping[str, Ints]:
@@ -98,7 +104,7 @@ INDICES: Final[dict[str, Index]] = {
     # clicks: known at the click
     "user": Index("clicks", lambda s, r: r["user"], _user_values),
     "item": Index("clicks", lambda s, r: r["item"]),
-    "item_decay": Index("clicks", lambda s, r: r["item"], _decays(lambda r: 1.0)),
+    "item_decay": Index("clicks", lambda s, r: r["item"], lambda s, r: decayed_clicks(r)),
     "category": Index("clicks", lambda s, r: s.category[r["item"]]),
     "all": Index("clicks", lambda s, r: np.zeros_like(r["time"])),
     "user_item": Index("clicks", lambda s, r: s.pair_key(r["user"], r["item"])),
@@ -128,7 +134,7 @@ INDICES: Final[dict[str, Index]] = {
     "exposure": Index(
         "shown", lambda s, r: r["item"], lambda s, r: {name: r[name] for name in ("chance", "length", "depth")}
     ),
-    "exposure_decay": Index("shown", lambda s, r: r["item"], _decays(lambda r: r["chance"] / CHANCE_UNIT)),
+    "exposure_decay": Index("shown", lambda s, r: r["item"], lambda s, r: decayed_chances(r)),
     "user_exposure": Index(
         "shown", lambda s, r: s.pair_key(r["user"], r["item"]), lambda s, r: {"length": r["length"]}
     ),
@@ -137,7 +143,7 @@ INDICES: Final[dict[str, Index]] = {
     "request": Index(
         "requests",
         lambda s, r: r["user"],
-        lambda s, r: {"row": r["row"], "session_starts": r["opens_session"], "shown": r["shown"]},
+        lambda s, r: {"row": r["row"], "session_starts": r["opens_session"]},
     ),
     "visit": Index("requests", lambda s, r: r["page"]),
 }

@@ -5,7 +5,9 @@ window is the distance between two binary searches, so the same call serves ten 
 and gives the same integers.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Final
 
 import numpy as np
@@ -34,6 +36,9 @@ DECAY_BLOCK: Final = 16
 """Half-lives per block of decayed sums."""
 DECAY_UNIT: Final = 2**16
 """Weight of an event at the beginning of its block."""
+
+COUNT: Final = "count"
+"""Value that says how many events a row stands for; a segment without it has one event per row."""
 
 
 class _Segment:
@@ -106,6 +111,10 @@ class _Segment:
             places.append(place)
         return places
 
+    def counts(self, left: Ints, right: Ints) -> Ints:
+        """Number of events between two edges, shape (n,)."""
+        return self.sums(COUNT, left, right) if COUNT in self._running else right - left
+
     def sums(self, name: str, left: Ints, right: Ints) -> Ints:
         """Sum of a value between two edges, shape (n,)."""
         running = self._running[name]
@@ -149,7 +158,19 @@ class EventIndex:
         grown._segments = tuple(segments)
         return grown
 
+    def after(self, past: "EventIndex") -> "EventIndex":
+        """The index with rows before its own that each stand for several events (`COUNT`) and bear their summed values.
+
+        Windows that begin after these rows, and those without a beginning, are answered as by the events themselves.
+        """
+        both = copy.copy(self)
+        # Merged, so that a question costs what it costs an index without a past.
+        segments = [segment for segment in (*past._segments, *self._segments) if len(segment)]
+        both._segments = (reduce(_merged, segments),) if segments else self._segments
+        return both
+
     def __len__(self) -> int:
+        """Number of rows that are held."""
         return sum(len(segment) for segment in self._segments)
 
     def counts(self, key: Ints, at: Ints, windows: tuple[int | None, ...]) -> list[Ints]:
@@ -160,11 +181,14 @@ class EventIndex:
         [[1, 1, 0], [2, 3, 0]]
         """
         starts = [None if window is None else at - window for window in windows]
-        return _added([[right - left for left in lefts] for right, lefts, _ in self._edges(key, at, starts)])
+        return _added(
+            [[segment.counts(left, right) for left in lefts] for right, lefts, segment in self._edges(key, at, starts)]
+        )
 
     def counts_since(self, key: Ints, since: Ints, at: Ints) -> Ints:
         """Number of events of `key` in `[since, at)`, with a start per row; 0 where `since` is not before `at`."""
-        found = [np.maximum(right - left, 0) for right, (left,), _ in self._edges(key, at, [since])]
+        edges = self._edges(key, at, [since])
+        found = [np.maximum(segment.counts(left, right), 0) for right, (left,), segment in edges]
         return _added([[column] for column in found])[0]
 
     def sums(self, name: str, key: Ints, at: Ints, windows: tuple[int | None, ...]) -> list[Ints]:
@@ -183,7 +207,7 @@ class EventIndex:
         Exact to 2 ** -16: events that are older than one whole block are left out. The sums are integers, so an index
         that was grown gives the same bits as one made at once.
         """
-        block = _block_start(at, half_life)
+        block = decay_block(at, half_life)
         before = block - DECAY_BLOCK * half_life
         newer, older = np.zeros(len(at), np.int64), np.zeros(len(at), np.int64)
         for right, (middle, left), segment in self._edges(key, at, [block, before]):
@@ -257,11 +281,12 @@ def decay_weights(time: Ints, half_life: int, value: float | npt.NDArray[np.floa
     Time is cut into blocks of `DECAY_BLOCK` half-lives. An event weighs 2 ** (half-lives since its block began): the
     events of a block stand in the right relation to each other whatever moment they are asked for.
     """
-    age = (time - _block_start(time, half_life)) / half_life
+    age = (time - decay_block(time, half_life)) / half_life
     return np.rint(np.exp2(age) * DECAY_UNIT * value).astype(np.int64)
 
 
-def _block_start(time: Ints, half_life: int) -> Ints:
+def decay_block(time: Ints, half_life: int) -> Ints:
+    """Beginning of the block of decayed sums that each moment lies in, ms; shape kept."""
     length = DECAY_BLOCK * half_life
     return time // length * length
 
@@ -275,6 +300,8 @@ def _segment(key: Ints, time: Ints, values: Mapping[str, Ints]) -> _Segment:
 
 def _merged(first: _Segment, second: _Segment) -> _Segment:
     (key, time, values), (more_keys, more_times, more_values) = first.events(), second.events()
+    if COUNT in values or COUNT in more_values:
+        values, more_values = {COUNT: np.ones_like(time)} | values, {COUNT: np.ones_like(more_times)} | more_values
     both = {name: np.concatenate([values[name], more_values[name]]) for name in values}
     return _Segment(np.concatenate([key, more_keys]), np.concatenate([time, more_times]), both)
 

@@ -25,6 +25,7 @@ from newsrec.progress import Clock, Progress, Silent
 from newsrec.serve import Recommender
 from newsrec.slates import canonical_requests, requests_of, slates_of, unseen_slates
 from newsrec.split import Split, SplitConfig, divides_by_time, held_out_requests
+from newsrec.state import known_keys
 
 
 @dataclass(frozen=True)
@@ -160,12 +161,15 @@ def _value(
 
 def _unseen(bundle: Recommender, store: EventStore, log: Log, config: EvaluateConfig) -> Split:
     validation = bundle.manifest["validation"]
-    known = bundle.store.clicks.select(CLICK_KEY)
+    state = bundle.store
     settings = replace(SplitConfig(**validation), test_requests=config.test_requests, seed=bundle.manifest["seed"])
     if bundle.ranks_slates or (log.impressions is not None and divides_by_time(settings)):
-        split = unseen_slates(log, store, settings, bundle.store.impressions)
+        shown, key = log.impressions, ("user_id", "requested_at")
+        lists = None if shown is None else known_keys(shown, state.impressions, key, state)
+        split = unseen_slates(log, store, settings, lists)
         split = split if bundle.ranks_slates else replace(split, slates=None)
     else:
+        known = known_keys(log.clicks, state.clicks, CLICK_KEY, state)
         unseen = log.clicks.select(CLICK_KEY).join(known, on=list(CLICK_KEY), how="anti")
         split = held_out_requests(log, store, settings, unseen)
     if split.requests.is_empty():

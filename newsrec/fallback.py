@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.events import EventStore, history
+from features.events import EventStore, read_before
 from newsrec.recall import RecallRequests
 
 
@@ -35,8 +35,8 @@ def fill(
     if short.is_empty():
         return best.clear().select("request_id", "item_id", "rank")
     store = coded.store
-    row, place, _ = history(store, coded.user, coded.at)
-    seen = pl.DataFrame({"row": row, "item": store.tables["clicks"]["item"][place]})
+    row, item = read_before(store, coded.user, coded.at)
+    seen = pl.DataFrame({"row": row, "item": item})
     few = short["row"].to_numpy()
     moment = pl.Series("moment", coded.statistics_at[few] // refresh_ms * refresh_ms)
     most = k + int(np.bincount(row, minlength=len(requests))[few].max()) + int(short["have"].max() or 0)  # type: ignore[arg-type]
@@ -61,8 +61,8 @@ def fill(
 
 def _most_read(store: EventStore, until: Any, at: np.ndarray, n: int, allowed: pl.Series) -> pl.DataFrame:
     """Articles by clicks before `until`, ms; at least `n` that exist at each moment of `at`, if there are."""
-    clicks = store.tables["clicks"]
-    read = np.bincount(clicks["item"][clicks["time"] < until], minlength=store.n_items)
+    every = np.arange(store.n_items, dtype=np.int64)
+    read = store.index("item").counts(every, np.full(store.n_items, until), (None,))[0]
     there = np.flatnonzero((store.exists_from < at.max()) & allowed.to_numpy())
     order = there[np.lexsort((store.item_order[there], -read[there]))]
     young = int((store.exists_from[there] >= at.min()).sum())

@@ -5,6 +5,7 @@ import polars as pl
 from features.columns import CLICK_KEY, TIME
 from features.events import EventStore
 from newsrec.asked import refuse_other_ids
+from newsrec.state import may_be_folded
 
 
 def store_over(
@@ -23,12 +24,15 @@ def store_over(
     """
     refuse_other_ids(clicks, known.clicks, ("user_id", "item_id"))
     refuse_other_ids(articles, known.articles, ("item_id",) if len(articles) else ())
-    if _continues(known, clicks, impressions):
+    continues = _continues(known, clicks, impressions)
+    if continues:
+        clicks = clicks.filter(~may_be_folded(clicks, known))
         clicks = pl.concat([known.clicks, clicks], how="diagonal_relaxed").unique(CLICK_KEY, maintain_order=True)
         frames = [frame for frame in (known.impressions, impressions) if frame is not None]
         impressions = pl.concat(frames, how="diagonal_relaxed") if frames else None
     both = pl.concat([articles, known.articles], how="diagonal_relaxed")
-    return EventStore(clicks, both.unique("item_id", keep="first", maintain_order=True), impressions)
+    folded = known.folded if continues else None
+    return EventStore(clicks, both.unique("item_id", keep="first", maintain_order=True), impressions, folded)
 
 
 def _continues(known: EventStore, clicks: pl.DataFrame, impressions: pl.DataFrame | None) -> bool:

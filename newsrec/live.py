@@ -14,14 +14,16 @@ import numpy as np
 import polars as pl
 
 from features.catalog import Feature
-from features.columns import SECOND
+from features.columns import SECOND, TIME
 from features.events import NEVER, EventStore, milliseconds
 from features.vocabulary import Vocabulary
 from features.windows import Ints
 from newsrec.asked import Id, typed_ids
 from newsrec.assembly import Assembly
 from newsrec.diversity import Diversity
+from newsrec.errors import UsageError
 from newsrec.recall import RecallSettings
+from newsrec.state import Memory
 
 FOR_SLATES = ("popular",)
 """Channels that propose where a bundle was trained on shown lists and is asked for a list of its own."""
@@ -64,6 +66,7 @@ class Live:
     ) -> None:
         self.store = store
         self._manifest, self._vocabulary, self._own = manifest, vocabulary, own
+        self._memory = Memory.of_bundle(manifest)
         self._withdrawn: frozenset[Any] = frozenset()
         self._fitted: dict[bool, _Fitted] = {}
         self._fitting = threading.Lock()
@@ -82,13 +85,13 @@ class Live:
     def observed(
         self, clicks: pl.DataFrame | None, articles: pl.DataFrame | None, impressions: pl.DataFrame | None
     ) -> "Live":
-        """The state after some events."""
+        """The state after some events; what is older than it should keep is folded."""
         times = [
             frame[name]
             for frame, name in ((clicks, "clicked_at"), (impressions, "requested_at"))
             if frame is not None and len(frame)
         ]
-        store = self.store.extended(clicks, articles, impressions)
+        store = self._memory.folded(self.store.extended(clicks, articles, impressions))
         # What is known already makes no table stale.
         first = min((int(milliseconds(c).min()) for c in times if store is not self.store), default=NEVER)
         back = frozenset() if articles is None else frozenset(articles["item_id"])
@@ -108,6 +111,11 @@ class Live:
             }
         return following
 
+    @property
+    def answers_from(self) -> int | None:
+        """The first moment of requests, and of their statistics, that can be asked for, ms; None for every moment."""
+        return self._memory.answers_from(self.store)
+
     def assembly(self, requests: pl.DataFrame) -> Assembly:
         """Channels and features for these requests."""
         return self._assembly(requests, proposing=False)
@@ -120,6 +128,7 @@ class Live:
         border = milliseconds(requests["statistics_at"])
         refresh = self.recall["settings"]["refresh_ms"]
         earliest, latest = int(border.min()), int(border.max()) // refresh * refresh
+        self._refuse_folded(earliest)
         with self._fitting:
             found = self._fitted.get(proposing)
             if found is None or earliest < found.since or latest > found.until:
@@ -127,6 +136,14 @@ class Live:
                 self._fitted = {**self._fitted, proposing: found}
         own = found.assembly.store is self.store
         return found.assembly if own else replace(found.assembly, store=self.store)
+
+    def _refuse_folded(self, earliest: int) -> None:
+        if self.answers_from is not None and earliest < self.answers_from:
+            first, asked = pl.Series([self.answers_from, earliest]).cast(TIME)
+            raise UsageError(
+                f"requests: expected moments, of statistics too, from {first.isoformat()} on, as events before are "
+                f"folded away, found {asked.isoformat()}. Ask for later ones, or train with more --keep-days."
+            )
 
     def _fit(self, since: int, proposing: bool) -> Assembly:
         recall = self.recall

@@ -43,6 +43,7 @@ from newsrec.own import NONE, OwnFeatures, own_of_bundle
 from newsrec.progress import Progress
 from newsrec.rankers import RANKERS, Ranker
 from newsrec.rerank import Reranker
+from newsrec.state import read_state, refuse_folded
 
 NEEDED: Final = ("candidates", "features", "protocol", "ranker", "recall", "seed", "validation")
 """Facts of the manifest that serving and evaluation cannot do without."""
@@ -101,12 +102,10 @@ class Recommender:
         own = own_of_bundle(manifest, features)
         ranker = RANKERS[manifest["ranker"]].load(folder)
         vocabulary = Vocabulary(pl.read_parquet(folder / "vocabulary.parquet"))
-        frames = {name: folder / "state" / f"{name}.parquet" for name in ("clicks", "articles", "impressions")}
-        state = {name: pl.read_parquet(path) for name, path in frames.items() if path.is_file()}
         network = _reranker(manifest, folder, reranker)
         served = "rank" if network is None else "rerank"
         told = load_calibrator(folder, served) if CALIBRATION in manifest["files"] else None
-        return cls(manifest, ranker, vocabulary, EventStore(**state), own, network, told)
+        return cls(manifest, ranker, vocabulary, read_state(folder), own, network, told)
 
     @property
     def store(self) -> EventStore:
@@ -119,6 +118,11 @@ class Recommender:
         return 0 if self.store.last_event is None else self.store.last_event + 1
 
     @property
+    def answers_from(self) -> int | None:
+        """The first moment of requests, and of their statistics, that can be asked for, ms; None for every moment."""
+        return self._live.answers_from
+
+    @property
     def ranks_slates(self) -> bool:
         """Whether it was trained on lists that were shown, and not on what recall proposes."""
         return str(self.manifest["candidates"]) == "slate"
@@ -127,8 +131,9 @@ class Recommender:
         """The same model over other events.
 
         Data that starts after the state's last event continues it; data that overlaps it stands alone: it is its own
-        history. Where there are impressions, they decide that. An event known to both counts once. What was withdrawn
-        stays so. The object itself stays as it is.
+        history. Where there are impressions, they decide that. An event known to both counts once; of a user with
+        folded events, all up to the last of them count as known. What was withdrawn stays so. The object itself stays
+        as it is.
 
         Args:
             clicks: Canonical clicks, Polars or pandas.
@@ -158,6 +163,8 @@ class Recommender:
     ) -> None:
         """Take in what has happened. Known events are ignored; late ones count, at the cost of a new state.
 
+        Where the bundle was made with `--keep-days`, older events are folded once a day, which also costs a new state.
+
         Clicks are told in one way only, so that none counts twice: by `clicks`, each at its own time, or, where clicks
         have no times of their own, by `clicked_rows`. What a recommender has once been told in one way it is not told
         in the other.
@@ -170,7 +177,8 @@ class Recommender:
             clicked_rows: Rows of `impressions` with `clicked` are clicks at the time of their request.
 
         Raises:
-            DataError: Missing columns, nulls in ids or times, ids of another kind.
+            DataError: Missing columns, nulls in ids or times, ids of another kind, or events that are not later than
+                those of their users that are folded away.
             UsageError: Clicks in both ways, in this call or over several. Nothing of a refused call is taken in.
         """
         key = (*IMPRESSION_KEY, "clicked") if clicked_rows else IMPRESSION_KEY
@@ -181,6 +189,8 @@ class Recommender:
         if clicked_rows and shown is not None:
             read = clicks_of_impressions(shown)
         with self._writing:
+            refuse_folded(read, "clicks", self.store)
+            refuse_folded(shown, "impressions", self.store)
             self._told_by = one_way(self._told_by, way)
             self._live = self._live.observed(read, told, shown)
 

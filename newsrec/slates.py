@@ -88,7 +88,7 @@ def unseen_slates(log: Log, store: EventStore, config: SplitConfig, known: pl.Da
         log: With impressions.
         store: What is known to each request.
         config: The bundle's; its number of test requests applies, its periods do not.
-        known: Impressions of the bundle's state.
+        known: `user_id, requested_at` of the lists that the bundle knows, or None.
     """
     if log.impressions is None:
         raise DataError("--data: expected impressions, as the bundle ranks shown lists, found clicks only.")

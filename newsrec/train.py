@@ -34,7 +34,7 @@ from newsrec.report import render_report
 from newsrec.simulate import SimulationConfig, simulate
 from newsrec.slates import SPLITS
 from newsrec.split import Split
-from newsrec.state import write_state
+from newsrec.state import Memory, write_state
 from newsrec.train_config import DEFAULTS, TrainConfig
 
 if TYPE_CHECKING:
@@ -321,8 +321,9 @@ def _write(
     reranked: "TrainedReranker | None",
     calibrator: Calibrator,
 ) -> None:
-    state = log if config.refit else _before_test(log, split)
-    write_state(folder, state.clicks, state.articles, state.impressions, assembly.channels)
+    store = assembly.store if config.refit else _before_test(log, split)
+    memory = _memory(config, reranked)
+    write_state(folder, memory.folded(store), assembly.channels)
     assembly.vocabulary.table.write_parquet(folder / "vocabulary.parquet")
     per_request.write_parquet(folder / "per_request.parquet")
     ranker.save(folder)
@@ -352,6 +353,7 @@ def _write(
                 "settings": {"refresh_ms": config.recall_settings.refresh_ms, "depth": config.recall_settings.depth},
                 "list_length": config.list_length,
             },
+            "state": memory.facts(),
             "sampling": asdict(replace(config.sampling, seed=config.seed)),
             "features": [f.name for f in assembly.features],
             "protocol": metrics["protocol"],
@@ -370,17 +372,21 @@ def features_page(assembly: Assembly) -> list[dict[str, Any]]:
     ]
 
 
-def _before_test(log: Log, split: Split) -> Log:
+def _memory(config: TrainConfig, reranked: "TrainedReranker | None") -> Memory:
+    history = 0 if reranked is None else reranked.reranker.settings.history
+    return Memory.of(config.keep_days, config.recall_settings, history)
+
+
+def _before_test(log: Log, split: Split) -> EventStore:
     """What a model without a refit may remember: all before the test, or all but the clicks that are asked for."""
     if split.known_until is not None:
         border, shown = pl.lit(split.known_until).cast(TIME), log.impressions
         earlier = None if shown is None else shown.filter(pl.col("requested_at") < border)
-        return replace(log, clicks=log.clicks.filter(pl.col("clicked_at") < border), impressions=earlier)
+        return EventStore(log.clicks.filter(pl.col("clicked_at") < border), log.articles, earlier)
     asked = split.part("test").join(split.positives, on="request_id").select("user_id", "item_id", "requested_at")
     asked_for = log.clicks.join(asked, on=["user_id", "item_id"]).filter(pl.col("clicked_at") >= pl.col("requested_at"))
-    return replace(
-        log, clicks=log.clicks.join(asked_for.select(CLICK_KEY), on=list(CLICK_KEY), how="anti", maintain_order="left")
-    )
+    clicks = log.clicks.join(asked_for.select(CLICK_KEY), on=list(CLICK_KEY), how="anti", maintain_order="left")
+    return EventStore(clicks, log.articles, log.impressions)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from newsrec.rerankers import refuse_unfit, refuse_unknown
 from newsrec.sampling import parse
 from newsrec.slates import SPLITS
 from newsrec.split import EMBEDDED_REQUESTS, LOG_REQUESTS, SplitConfig
+from newsrec.state import Memory
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class TrainConfig:
     read: ReadOptions = ReadOptions()
     features: Path | None = None
     """Python file with own features, see `newsrec.own`; it is executed."""
+    keep_days: int | None = None
+    """The state keeps events of so many days whole and folds earlier ones, see `newsrec.state`; None keeps all."""
     reranker: str | None = None
     """Name in `newsrec.rerankers.RERANKERS`, or `FILE.py:NAME` of an own network; None trains no network."""
     rerank_top: int = 20
@@ -95,6 +98,7 @@ class TrainConfig:
             raise UsageError(f"--rerank-top: expected 2 to 1000 candidates, found {self.rerank_top}.")
         if self.int8 and self.reranker is None:
             raise UsageError("--int8: expected --reranker with it, found none. Name a network, or leave it out.")
+        Memory.of(self.keep_days, self.recall_settings)
         if self.reranker is not None:
             refuse_unknown(self.reranker)
             from newsrec.rerankers.stage import RerankConfig  # only now it is known that torch is there

@@ -19,7 +19,7 @@ from newsrec.errors import DataError, UsageError
 from newsrec.progress import Progress, Silent
 from newsrec.recall import CHANNELS, RecallSettings
 from newsrec.serve import Recommender
-from newsrec.state import FOLDERS, write_state
+from newsrec.state import FOLDERS, Memory, known_keys, write_state
 
 DRIFT: Final = "drift.json"
 LIST: Final = ["request_id", "requested_at"]
@@ -40,6 +40,8 @@ class UpdateConfig:
     read: ReadOptions = ReadOptions()
     features: Path | None = None
     """The file of own features that the bundle was trained with."""
+    keep_days: int | None = None
+    """The new state keeps events of so many days whole; None as many as the old one."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def update(config: UpdateConfig, progress: Progress | None = None, *, log: Log |
         raise UsageError(f"--out: expected another folder than --run, found '{config.out}'. Bundles are never changed.")
     refuse_unwritable(config.out, config.overwrite)
     old = Recommender.load(config.run, config.features)
+    memory = Memory.of_bundle(old.manifest, config.keep_days)
     log = read_log(config.data, config.format, options=config.read) if log is None else log
     new = _rolled(old, log)
     facts = _updated_from(config, old, new, log)
@@ -104,10 +107,10 @@ def update(config: UpdateConfig, progress: Progress | None = None, *, log: Log |
     channels = {name: CHANNELS[name]().fit(new.store, settings) for name in recall["channels"]}
     with writing(config.out, config.overwrite) as folder:
         _copy(config.run, folder, old.manifest)
-        write_state(folder, new.store.clicks, new.store.articles, new.store.impressions, channels)
+        write_state(folder, memory.folded(new.store), channels)
         write_json(folder / DRIFT, drift)
         kept = {name: fact for name, fact in old.manifest.items() if name not in OF_THE_WRITER}
-        write_manifest(folder, {**kept, "updated_from": facts})
+        write_manifest(folder, {**kept, "state": memory.facts(), "updated_from": facts})
     return UpdateResult(config.out, facts, drift)
 
 
@@ -116,12 +119,13 @@ def _rolled(old: Recommender, log: Log) -> Recommender:
     rolled = old.with_log(log.clicks, log.articles, log.impressions)
     both = pl.concat([old.store.articles, log.articles], how="diagonal_relaxed")
     articles = both.group_by("item_id", maintain_order=True).agg(pl.all().drop_nulls().last()).sort("item_id")
-    store = EventStore(rolled.store.clicks, articles, rolled.store.impressions)
+    store = EventStore(rolled.store.clicks, articles, rolled.store.impressions, rolled.store.folded)
     return Recommender(old.manifest, old.ranker, old.vocabulary, store, old.own, old.reranker, old.calibrator)
 
 
 def _updated_from(config: UpdateConfig, old: Recommender, new: Recommender, log: Log) -> dict[str, Any]:
-    clicks = new.store.clicks.join(old.store.clicks.select(CLICK_KEY), on=list(CLICK_KEY), how="anti").height
+    known = known_keys(new.store.clicks, old.store.clicks, CLICK_KEY, old.store)
+    clicks = new.store.clicks.join(known, on=list(CLICK_KEY), how="anti").height
     lists = _new_lists(old.store, new.store)
     if not clicks and not lists:
         raise DataError(
@@ -143,8 +147,8 @@ def _new_lists(old: EventStore, new: EventStore) -> int:
     """Shown lists that only the new store has."""
     if new.impressions is None:
         return 0
-    lists = new.impressions.select(LIST).unique()
-    return len(lists if old.impressions is None else lists.join(old.impressions, on=LIST, how="anti"))
+    known = known_keys(new.impressions, old.impressions, LIST, old)
+    return len(new.impressions.select(LIST).unique().join(known, on=LIST, how="anti"))
 
 
 def _moment(ms: int) -> str:
@@ -152,9 +156,10 @@ def _moment(ms: int) -> str:
 
 
 def _drift(old: Recommender, new: Recommender, step: Any) -> dict[str, Any]:
-    """The days before the old last event against the time since; as long as that, a day at least."""
+    """The days before the old last event against the time since; as long as that, a day at least, if not folded."""
     border, end = old.known_until, new.known_until
-    periods = {"old": (border - max(end - border, DAY), border), "new": (border, end)}
+    earliest = max(border - max(end - border, DAY), old.answers_from or 0)
+    periods = {"old": (earliest, border), "new": (border, end)}
     seed = int(old.manifest["seed"])
     found = {}
     for (name, (since, until)), recommender in zip(periods.items(), (old, new), strict=True):

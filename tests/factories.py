@@ -168,6 +168,30 @@ def rich_log(seed: int = 0, ids: str = "integer") -> Log:
     return log_of(clicks, articles, impressions=impressions)
 
 
+def long_log(seed: int = 0, days: float = 2.5, eras: int = 4, ids: str = "integer") -> Log:
+    """Several rich logs, one beginning so many days after the other: the same users, articles and requests' sessions.
+
+    Some readings last for days, and user 15 is shown a list every 29 minutes for the last six days: one session.
+    """
+    logs = [rich_log(seed * eras + n, ids) for n in range(eras)]
+    clicks = pl.concat(_later(log.clicks, "clicked_at", n * days) for n, log in enumerate(logs))
+    shown = pl.concat(
+        _later(log.impressions, "requested_at", n * days).with_columns(pl.col("request_id") + 1_000 * n)
+        for n, log in enumerate(logs)
+        if log.impressions is not None
+    )
+    whole_days = pl.when(pl.int_range(pl.len()) % 17 == 0).then(pl.col("dwell_seconds") * 300)
+    clicks = clicks.with_columns(dwell_seconds=whole_days.otherwise("dwell_seconds"))
+    end = ((eras - 1) * days + 2.5) * 24 * 60
+    visit = impressions_of([(15, end - 29.0 * n, [1, 2 + n % 5]) for n in range(298)], first=90_000)
+    visit = _as_text(visit) if ids == "string" else visit
+    return log_of(clicks, logs[0].articles, impressions=pl.concat([shown, visit], how="diagonal"))
+
+
+def _later(frame: pl.DataFrame, time: str, days: float) -> pl.DataFrame:
+    return frame.with_columns(pl.col(time) + timedelta(days=days))
+
+
 def _with_publisher_and_embedding(articles: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
     items = articles["item_id"].to_list()
     vectors = [None if i % 6 == 1 else [0.0] * 4 if i == 6 else rng.normal(size=4).tolist() for i in items]

@@ -112,6 +112,10 @@ def update(
     out: Annotated[Path, typer.Option(help="Folder of the new bundle.")],
     format: Format = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is at --out.")] = False,
+    keep_days: Annotated[
+        int | None,
+        typer.Option(help="Days of events that the new bundle keeps whole; without it as many as the old one.", min=1),
+    ] = None,
     features: Features = None,
     column: Columns = None,
     integer_ids: IntegerIds = False,
@@ -126,7 +130,7 @@ def update(
     from newsrec import update as stage
 
     options = read_options(column, integer_ids, quarantine, max_bad_share)
-    config = stage.UpdateConfig(run, data, out, format, overwrite, options, features)
+    config = stage.UpdateConfig(run, data, out, format, overwrite, options, features, keep_days)
     with console() as told:
         result = stage.update(config, told)
         told.frame(result.table, "drift: the time before the bundle's last event against the time since")

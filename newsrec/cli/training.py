@@ -86,6 +86,10 @@ TestRequests = Annotated[int, typer.Option(help="Test requests at most.", min=1)
 TestDays = Annotated[float, typer.Option(help="Length of the test period, days.")]
 ValidDays = Annotated[float, typer.Option(help="Length of the validation period, days.")]
 GapHours = Annotated[float, typer.Option(help="gap: how old statistics are when a period starts.")]
+KeepDays = Annotated[
+    int | None,
+    typer.Option(help="Days of events that the bundle keeps whole, folding earlier ones; without it all.", min=1),
+]
 RecallRefresh = Annotated[float, typer.Option(help="Minutes between refreshes of the recall tables.")]
 ListLength = Annotated[int, typer.Option(help="Candidates per request at most, 10..10000.")]
 
@@ -121,6 +125,7 @@ def train(
     test_days: TestDays = 1.0,
     valid_days: ValidDays = 1.0,
     gap_hours: GapHours = 24.0,
+    keep_days: KeepDays = None,
     recall_refresh: RecallRefresh = 30.0,
     list_length: ListLength = 100,
     column: Columns = None,
@@ -182,6 +187,7 @@ def train(
             exposure_clip=exposure_clip,
         ),
         refit=not no_refit,
+        keep_days=keep_days,
         seed=seed,
         read=read_options(column, integer_ids, quarantine, max_bad_share),
         features=features,

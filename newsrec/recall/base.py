@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from features.columns import MINUTE
-from features.events import EventStore, history, milliseconds
+from features.events import EventStore, milliseconds, read_before
 from features.windows import Ints
 
 
@@ -66,6 +66,16 @@ class RecallSettings:
 class Channel(Protocol):
     """One recall method."""
 
+    @property
+    def last_clicks(self) -> int:
+        """So many last clicks before a request, or before another click, are looked at one by one."""
+        ...
+
+    def reach(self, settings: RecallSettings) -> int:
+        """Clicks matter that lie at most so long before a request's `statistics_at`, ms; but for `last_clicks`, and
+        that a user has read an article matters for ever."""
+        ...
+
     def fit(self, store: EventStore, settings: RecallSettings) -> Self:
         """Take the log. May precompute over all of it if `recall` uses only what lies before the grid moment."""
         ...
@@ -97,8 +107,8 @@ def clicks_per_bucket(store: EventStore, settings: RecallSettings, first: int) -
 
 def clicked_before(requests: RecallRequests) -> pl.DataFrame:
     """Every (row, item) a request may not be shown again, distinct."""
-    row, place, _ = history(requests.store, requests.user, requests.at)
-    return pl.DataFrame({"row": row.astype(np.uint32), "item": requests.store.tables["clicks"]["item"][place]}).unique()
+    row, item = read_before(requests.store, requests.user, requests.at)
+    return pl.DataFrame({"row": row.astype(np.uint32), "item": item}).unique()
 
 
 def alive(scored: pl.DataFrame, requests: RecallRequests) -> pl.DataFrame:

@@ -66,10 +66,17 @@ class ItemCF:
     def __init__(self, params: ItemCFParams = ItemCFParams()) -> None:
         self.params = params
 
+    @property
+    def last_clicks(self) -> int:
+        return max(self.params.places, self.params.history)
+
+    def reach(self, settings: RecallSettings) -> int:
+        return (self._buckets(settings) + 1) * settings.refresh_ms
+
     def fit(self, store: EventStore, settings: RecallSettings) -> Self:
         self._store = store
         self._settings = settings
-        self._window = max(1, round(self.params.window_hours * HOUR / settings.refresh_ms))
+        self._window = self._buckets(settings)
         self._first_bucket = settings.first_bucket(self._window)
         self._pairs = self._count_pairs()
         self._clicks = clicks_per_bucket(store, settings, self._first_bucket)
@@ -103,6 +110,10 @@ class ItemCF:
                 "similarity": best["similarity"].cast(pl.Float32),
             }
         )
+
+    def _buckets(self, settings: RecallSettings) -> int:
+        """Refreshes that a pair is remembered."""
+        return max(1, round(self.params.window_hours * HOUR / settings.refresh_ms))
 
     def _count_pairs(self) -> pl.DataFrame:
         """Pair weights per refresh bucket: `bucket, source, target, weight`, sorted by bucket."""

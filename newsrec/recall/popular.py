@@ -44,10 +44,15 @@ class Popular:
     def __init__(self, params: PopularParams = PopularParams()) -> None:
         self.params = params
 
+    last_clicks = 0
+
+    def reach(self, settings: RecallSettings) -> int:
+        return (max(self._buckets(settings)) + 1) * settings.refresh_ms
+
     def fit(self, store: EventStore, settings: RecallSettings) -> Self:
         self._store = store
         self._settings = settings
-        self._steps = [max(1, round(hours * HOUR / settings.refresh_ms)) for hours in self.params.windows_hours]
+        self._steps = self._buckets(settings)
         self._clicks = clicks_per_bucket(store, settings, settings.first_bucket(max(self._steps)))
         self._kept: tuple[tuple[int, ...], int, pl.DataFrame] | None = None
         return self
@@ -63,6 +68,10 @@ class Popular:
         rows = pl.DataFrame({"row": np.arange(len(grid), dtype=np.uint32), "grid": grid})
         scored = rows.join(lists, on="grid").drop("grid").join(seen, on=["row", "item"], how="anti")
         return top_rows(alive(scored, requests), requests, self._settings.depth)
+
+    def _buckets(self, settings: RecallSettings) -> list[int]:
+        """Lengths of the windows in refreshes."""
+        return [max(1, round(hours * HOUR / settings.refresh_ms)) for hours in self.params.windows_hours]
 
     def _lists(self, grids: Ints, length: int) -> pl.DataFrame:
         """The list of each refresh: `grid, item, score`; the last answer is kept, for requests one by one."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from tests.bench import (
     exported,
     features,
+    folding,
     itemcf,
     neural_training,
     offpolicy,
@@ -21,6 +22,7 @@ from tests.bench import (
 BENCHMARKS = {
     "onnx": exported.run,
     "features": features.run,
+    "folding": folding.run,
     "itemcf": itemcf.run,
     "neural_training": neural_training.run,
     "offpolicy": offpolicy.run,

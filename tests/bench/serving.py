@@ -30,13 +30,13 @@ def run(data: Path | None) -> Iterator[str]:
         began = time.perf_counter()
         recommender = Recommender.load(bundle)
         users = recommender.store.users.sample(min(REQUESTS, len(recommender.store.users)), seed=0).to_list()
-        lists = _lists(recommender, len(users))
+        lists = lists_of_late(recommender, len(users))
         recommender.rank(users[0], lists[0])
         yield f"load and first answer {time.perf_counter() - began:.1f} s; {len(recommender.store.clicks):,} clicks"
         ranking = [lambda u=u, items=items: recommender.rank(u, items) for u, items in zip(users, lists, strict=True)]
-        yield f"rank {LIST} articles: {_spread(ranking)}"
+        yield f"rank {LIST} articles: {spread(ranking)}"
         single = [lambda u=u: recommender.recommend(u) for u in users]
-        yield f"recommend: {_spread(single)}"
+        yield f"recommend: {spread(single)}"
         many = recommender.store.users.sample(min(5_000, len(recommender.store.users)), seed=1)
         start = time.perf_counter()
         recommender.recommend_many(recommender.requests(many, recommender.known_until))
@@ -66,10 +66,10 @@ def _observing(recommender: Recommender) -> Iterator[str]:
     singles = [
         lambda i=i: recommender.observe(clicks=events[i : i + 1]) for i in range(len(events) - REQUESTS, len(events))
     ]
-    yield f"observe in batches of {BATCH:,}: {rate:,.0f} events per second; one by one: {_spread(singles)}"
+    yield f"observe in batches of {BATCH:,}: {rate:,.0f} events per second; one by one: {spread(singles)}"
 
 
-def _lists(recommender: Recommender, n: int) -> list[list[object]]:
+def lists_of_late(recommender: Recommender, n: int) -> list[list[object]]:
     """Lists of articles that were read most of late."""
     recent = recommender.store.clicks.sort("clicked_at").tail(200_000)["item_id"]
     most = recent.value_counts(sort=True)["item_id"].head(2 * LIST).to_list()
@@ -83,7 +83,8 @@ def _events(recommender: Recommender, n: int) -> pl.DataFrame:
     return clicks.with_columns(clicked_at=pl.Series(recommender.known_until + after).cast(TIME))
 
 
-def _spread(calls: Sequence[Callable[[], object]]) -> str:
+def spread(calls: Sequence[Callable[[], object]]) -> str:
+    """Median and 99th percentile of the time that calls take."""
     spent = []
     for call in calls:
         start = time.perf_counter()
