@@ -108,7 +108,7 @@ class EventStore:
         what they are. Others, and articles that change category or length after they were read, cost a new store.
 
         Args:
-            clicks: Canonical clicks, distinct.
+            clicks: Canonical clicks, distinct; as impressions, later than the folded ones of their users.
             articles: Canonical articles; a null leaves what was known of a known article.
             impressions: Canonical impressions, distinct by request and item.
         """

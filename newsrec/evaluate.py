@@ -6,7 +6,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
 
@@ -26,6 +26,9 @@ from newsrec.serve import Recommender
 from newsrec.slates import canonical_requests, requests_of, slates_of, unseen_slates
 from newsrec.split import Split, SplitConfig, divides_by_time, held_out_requests
 from newsrec.state import known_keys
+
+LIST: Final = ("user_id", "requested_at")
+"""What tells shown lists apart."""
 
 
 @dataclass(frozen=True)
@@ -139,9 +142,8 @@ def _value(
     """What the bundle would earn by choosing the first article of lists that its state does not hold."""
     shown = log.impressions
     assert shown is not None  # refused before
-    if bundle.store.impressions is not None:
-        keys = bundle.store.impressions.select("user_id", "requested_at").unique()
-        shown = shown.join(keys, on=["user_id", "requested_at"], how="anti", maintain_order="left")
+    known = known_keys(shown, bundle.store.impressions, LIST, bundle.store).unique()
+    shown = shown.join(known, on=list(LIST), how="anti", maintain_order="left")
     requests = canonical_requests(requests_of(shown), recommender.store)
     if len(requests) > config.test_requests:
         requests = requests.sample(config.test_requests, seed=bundle.manifest["seed"]).sort("request_id")
@@ -164,8 +166,8 @@ def _unseen(bundle: Recommender, store: EventStore, log: Log, config: EvaluateCo
     state = bundle.store
     settings = replace(SplitConfig(**validation), test_requests=config.test_requests, seed=bundle.manifest["seed"])
     if bundle.ranks_slates or (log.impressions is not None and divides_by_time(settings)):
-        shown, key = log.impressions, ("user_id", "requested_at")
-        lists = None if shown is None else known_keys(shown, state.impressions, key, state)
+        shown = log.impressions
+        lists = None if shown is None else known_keys(shown, state.impressions, LIST, state)
         split = unseen_slates(log, store, settings, lists)
         split = split if bundle.ranks_slates else replace(split, slates=None)
     else:
