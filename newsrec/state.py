@@ -147,7 +147,9 @@ def read_state(run: Path) -> EventStore:
 def _write_folded(folder: Path, folded: Folded) -> None:
     folder.mkdir()
     for name, frame in folded.summaries.items():
-        frame.write_parquet(folder / f"{name}.parquet")
+        # What one list showed stands together: a third less bytes.
+        order = [column for column in ("user_id", "time", "item_id") if column in frame.columns]
+        frame.sort(order).write_parquet(folder / f"{name}.parquet")
     facts = {"border": folded.border, "last_clicks": folded.last_clicks}
     (folder / BORDER).write_text(json.dumps(facts), encoding="utf-8")
 

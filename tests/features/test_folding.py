@@ -135,8 +135,7 @@ class TestFeatures:
         log = made(0, 2.6, "integer")
         folded = fold(store_of(log), store_of(log).last_event - 4 * DAY)  # type: ignore[operator]
         monkeypatch.delitem(PAST, name)
-        if name != "user_item":  # of which clicked_before alone asks in a log with lists that are never clicked again
-            assert differing(log, folded, folded.border + LONGEST_WINDOW) != []  # type: ignore[operator]
+        assert differing(log, folded, folded.border + LONGEST_WINDOW) != []  # type: ignore[operator]
 
 
 class TestKept:
