@@ -38,7 +38,7 @@ def export_ranker(ranker: Ranker, rows: pl.DataFrame, categorical: Sequence[str]
 
     Args:
         ranker: Fitted.
-        rows: Features of some candidates, such as those of validation: parity is checked on them, the first are the
+        rows: Features of some candidates, of the log: parity is checked on them, the first are the
             worked example. At least one.
         categorical: Columns that hold codes.
         folder: Exists.

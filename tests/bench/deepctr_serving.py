@@ -8,11 +8,14 @@ import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
 
 import numpy as np
 import torch
-from deepctr_torch.inputs import DenseFeat, SparseFeat, VarLenSparseFeat
-from deepctr_torch.models.din import DIN
+
+sys.modules.setdefault("requests", ModuleType("requests"))  # it would ask the network for its own latest version
+from deepctr_torch.inputs import DenseFeat, SparseFeat, VarLenSparseFeat  # noqa: E402
+from deepctr_torch.models.din import DIN  # noqa: E402
 
 SECONDS = 5.0
 FIELDS = ("item_id", "category")

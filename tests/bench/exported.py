@@ -135,9 +135,11 @@ def _deepctr() -> Iterator[str]:
         "attention": [params.attention],
     }
     command = [python, "-W", "ignore", str(DEEPCTR), json.dumps({**sizes, "requests": REQUESTS, "cores": CORES})]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=alone)
     if done.returncode:
-        raise SystemExit(done.stderr)
+        yield f"DeepCTR-Torch: failed ({done.stderr.strip().splitlines()[-1:]})"
+        return
     yield f"DeepCTR-Torch, from codes: {done.stdout.splitlines()[-1]}"
 
 
