@@ -8,13 +8,10 @@ import optuna
 import polars as pl
 import pytest
 
-from newsrec.data import Log
 from newsrec.metrics import METRICS, per_request, summarise
-from newsrec.progress import Silent
 from newsrec.rankers import RankingData
 from newsrec.rankers.lgbm import LgbmParams, LgbmRanker
-from tests.tuning.test_frames import CONFIG
-from tuning.frames import Frames, write_frames
+from tuning.frames import Frames
 from tuning.objective import TUNED, LgbmObjective, Setting
 
 PARAMS = {"trees": 30, "patience": 30, "min_data_in_leaf": 20, "learning_rate": 0.1}
@@ -23,11 +20,6 @@ SETTING = Setting(threads=1)
 
 def nothing(*_: object) -> None:
     """Neither reports nor prunes."""
-
-
-@pytest.fixture(scope="module")
-def frames(log: Log, tmp_path_factory: pytest.TempPathFactory) -> Frames:
-    return write_frames(CONFIG, log, 2, tmp_path_factory.mktemp("frames"), Silent())
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,7 @@ from newsrec.params import load_params
 from newsrec.train import train
 from newsrec.train_config import TrainConfig
 from tests.conftest import ROOT
-from tests.tuning.planted import Told
-from tests.tuning.test_frames import CONFIG
+from tests.tuning.planted import CONFIG, Told
 from tuning.__main__ import app
 from tuning.objective import TUNED
 from tuning.product import refuse_overwriting
