@@ -76,7 +76,7 @@ def _log(data: Path | None) -> Log:
 
 def _cost(frames: Frames, folder: Path) -> str:
     """Trials through a study on SQLite, reports and pruner included, in turn with bare training."""
-    objective = LgbmObjective(frames, Setting())
+    objective = LgbmObjective(frames, Setting("ndcg@10"))
     binned = [objective._binned(fold) for fold in range(len(frames.facts.folds))]
     study = open_study(open_storage(f"sqlite:///{folder}/cost.db"), "cost", PROTOCOL, FIXED)
 
@@ -102,7 +102,7 @@ def _workers(frames: Frames, folder: Path) -> Iterator[str]:
     for jobs in (1, 2):
         url = f"sqlite:///{folder}/jobs-{jobs}.db"
         study = open_study(open_storage(url), "jobs", PROTOCOL, FIXED, sampler="random")
-        setting = Setting(threads=max(1, (os.cpu_count() or 1) // jobs))
+        setting = Setting("ndcg@10", threads=max(1, (os.cpu_count() or 1) // jobs))
         task = WorkerTask(url, "jobs", frames.folder, "lgbm", FIXED, setting, Plan(TRIALS), "random", 0)
         seen: list[float] = []
 

@@ -15,7 +15,7 @@ from tuning.frames import Frames
 from tuning.objective import TUNED, LgbmObjective, Setting
 
 PARAMS = {"trees": 30, "patience": 30, "min_data_in_leaf": 20, "learning_rate": 0.1}
-SETTING = Setting(threads=1)
+SETTING = Setting("ndcg@10", threads=1)
 
 
 def nothing(*_: object) -> None:
@@ -107,7 +107,7 @@ def test_reports_come_by_iteration_and_by_fold(objective: LgbmObjective) -> None
 
 
 def test_latency_is_measured_where_it_is_asked_for(frames: Frames) -> None:
-    found = LgbmObjective(frames, Setting(threads=1, latency=True))(PARAMS | {"models": 1}, nothing, nothing)
+    found = LgbmObjective(frames, Setting("ndcg@10", threads=1, latency=True))(PARAMS | {"models": 1}, nothing, nothing)
     assert found.latency_ms is not None
     assert 0.01 < found.latency_ms < 1_000
 

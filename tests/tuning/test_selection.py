@@ -40,7 +40,7 @@ def test_unknown_level_is_refused(log: Log) -> None:
 
 def test_ranker_sees_only_the_columns_that_are_on(log: Log, frames: Frames, monkeypatch: pytest.MonkeyPatch) -> None:
     switches = switches_of("families", CONFIG, log)
-    objective = SwitchObjective(frames, Setting(threads=1, switches=tuple(switches.items())))
+    objective = SwitchObjective(frames, Setting("ndcg@10", threads=1, switches=tuple(switches.items())))
     seen: list[list[str]] = []
     train = lgb.train
 
