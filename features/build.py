@@ -49,7 +49,7 @@ def build(
     plain = [f for f in features if not f.of_slate]
     full = _with_facts(whole, rows, _wanted(plain) - early)
     described = full.select(REQUEST, *(_column(f) for f in plain))
-    return described.hstack(of_slate[[f.name for f in slate]])[[f.name for f in features]]
+    return described.hstack([of_slate[f.name] for f in slate])[[f.name for f in features]]
 
 
 def _wanted(features: Sequence[Feature]) -> frozenset[str]:

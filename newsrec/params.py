@@ -1,4 +1,4 @@
-"""Parameters of a ranker from a file: what `tuning` writes and `train --params` takes."""
+"""Parameters of a model from a file: what `tuning` writes, and `train --params` and `--rerank-params` take."""
 
 import json
 from collections.abc import Mapping
@@ -20,28 +20,32 @@ class ParamsFile:
     tuned_on: str | None = None
 
 
-def load_params(path: Path, ranker: str) -> ParamsFile:
+def load_params(path: Path, name: str | None, kind: str = "ranker", flag: str = "--params") -> ParamsFile:
     """Parameters from a file that `tuning` wrote, or a plain JSON object of them.
 
+    Args:
+        path: The file.
+        name: The model that they are for; None takes any.
+        kind: What it is: `ranker` or `reranker`.
+        flag: What the errors name first.
+
     Raises:
-        UsageError: Not such a file, one of another version, or one for another ranker.
+        UsageError: Not such a file, one of another version, or one for another model.
     """
-    content = load_object(path, "--params")
-    if content.get("ranker", ranker) != ranker:
-        raise UsageError(
-            f"--params: expected parameters of the ranker '{ranker}', found '{content['ranker']}' in '{path}'."
-        )
+    content = load_object(path, flag)
+    if name is not None and content.get(kind, name) != name:
+        raise UsageError(f"{flag}: expected parameters of the {kind} '{name}', found '{content[kind]}' in '{path}'.")
     if content.get("format_version", PARAMS_VERSION) != PARAMS_VERSION:
         raise UsageError(
-            f"--params: expected format version {PARAMS_VERSION}, found {content['format_version']!r} in '{path}'. "
+            f"{flag}: expected format version {PARAMS_VERSION}, found {content['format_version']!r} in '{path}'. "
             "Run its study again, or use the newsrec that wrote it."
         )
     params = content.get("params", content)
     if not isinstance(params, dict):
-        raise UsageError(f"--params: expected a JSON object, found {type(params).__name__} in '{path}' under 'params'.")
+        raise UsageError(f"{flag}: expected a JSON object, found {type(params).__name__} in '{path}' under 'params'.")
     data = content.get("data")
     tuned_on = data.get("fingerprint") if isinstance(data, dict) else None
-    return ParamsFile({name: value for name, value in params.items() if name != "ranker"}, tuned_on)
+    return ParamsFile({key: value for key, value in params.items() if key != kind}, tuned_on)
 
 
 def load_object(path: Path, flag: str) -> dict[str, Any]:

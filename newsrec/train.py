@@ -159,11 +159,9 @@ def _introduce(log: Log, found: list[Artefact], tell: Progress) -> None:
 
 
 def _tell_of_other_data(config: TrainConfig, log: Log, tell: Progress) -> None:
-    if config.tuned_on not in (None, log.fingerprint):
-        tell.say(
-            f"note: --params were tuned on other data (fingerprint {str(config.tuned_on)[:12]}), this log has "
-            f"{log.fingerprint[:12]}"
-        )
+    others = sorted({fingerprint[:12] for fingerprint in config.tuned_on if fingerprint != log.fingerprint})
+    if others:
+        tell.say(f"note: parameters were tuned on other data (fingerprint {', '.join(others)}), not on this log's")
 
 
 def assembly_of(

@@ -39,8 +39,8 @@ class TrainConfig:
     """Name in `newsrec.rankers.RANKERS`."""
     params: Mapping[str, Any] = field(default_factory=dict)
     """Parameters of the ranker that differ from its defaults."""
-    tuned_on: str | None = None
-    """Fingerprint of the data that they were tuned on; the run tells where it trains on other data."""
+    tuned_on: tuple[str, ...] = ()
+    """Fingerprints of the data that parameters were tuned on; the run tells where it trains on other data."""
     out: Path | None = None
     """The bundle's folder; None is a fresh one under `artifacts/`."""
     overwrite: bool = False

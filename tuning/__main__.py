@@ -26,9 +26,12 @@ from newsrec.cli.training import (
     GapHours,
     Held,
     ListLength,
+    Params,
     Ranker,
     Recall,
     RecallRefresh,
+    Reranker,
+    RerankTop,
     TestDays,
     ValidDays,
     Without,
@@ -36,13 +39,16 @@ from newsrec.cli.training import (
 from newsrec.errors import UsageError
 
 Trials = Annotated[int, typer.Option(help="Finished trials that the study is to have, those of earlier runs included.")]
-Out = Annotated[Path, typer.Option(help="JSON file of the best parameters, for train --params.")]
+Out = Annotated[Path, typer.Option(help="JSON file of the best parameters, for train --params or --rerank-params.")]
 Storage = Annotated[
     str, typer.Option(help="sqlite:///FILE, journal:///FILE (also on a network disk) or postgresql://USER@HOST/NAME.")
 ]
 Study = Annotated[str | None, typer.Option(help="Name of the study; without it, one that follows from the data.")]
 Jobs = Annotated[int, typer.Option(help="Worker processes.")]
-Metric = Annotated[str, typer.Option(help="What to maximise: mrr@5, mrr, hit@5, ndcg@5, ndcg@10 or auc.")]
+Metric = Annotated[
+    str | None,
+    typer.Option(help="What to maximise: ndcg@10 (default), ndcg@5, mrr@5, mrr, hit@5 or auc; of a network mrr@5."),
+]
 Folds = Annotated[int, typer.Option(help="Validation periods, each ending where the next begins.")]
 Sampler = Annotated[str, typer.Option(help="Who proposes: tpe, random, cmaes or gp.")]
 SpaceFile = Annotated[Path | None, typer.Option("--space", help="TOML file that narrows or widens the space.")]
@@ -64,16 +70,19 @@ def tune(
     trials: Trials,
     out: Out,
     ranker: Ranker = "lgbm",
+    reranker: Reranker = None,
     storage: Storage = "sqlite:///artifacts/tuning.db",
     study: Study = None,
     jobs: Jobs = 1,
     data: Data = None,
     format: Format = "auto",
-    metric: Metric = "ndcg@10",
+    metric: Metric = None,
     folds: Folds = 3,
     sampler: Sampler = "tpe",
     space: SpaceFile = None,
     switches: Switches = None,
+    rerank_top: RerankTop = 20,
+    params: Params = None,
     latency: Latency = False,
     timeout: Timeout = None,
     seed: Seed = 0,
@@ -95,7 +104,7 @@ def tune(
     features: Features = None,
     max_bad_share: MaxBad = 0.01,
 ) -> int:
-    """Search for better parameters of a ranker, and write them for train --params.
+    """Search for better parameters of a ranker or, with --reranker, of a network, and write them for train.
 
     The same command again continues its study. The test period is never looked at.
 
@@ -103,7 +112,9 @@ def tune(
     python -m tuning --ranker lgbm --trials 40 --out params.json
     python -m tuning --ranker lgbm --trials 40 --data logs/globo --jobs 2 --out globo.json
     python -m tuning --switches families --trials 30 --out can-go.json
+    python -m tuning --reranker din --params params.json --trials 20 --out din.json
     """
+    from newsrec.params import load_params
     from newsrec.recall import settings_of
     from newsrec.split import SplitConfig
     from newsrec.train_config import TrainConfig
@@ -124,6 +135,9 @@ def tune(
         data=data,
         format=format,
         ranker=ranker,
+        params=load_params(params, ranker).params if params else {},
+        reranker=reranker,
+        rerank_top=rerank_top,
         candidates=candidates,
         recall=None if recall is None else names_in(recall),
         without=names_in(without),

@@ -5,7 +5,8 @@ for each fold the whole lists of its validation period. The test period is in no
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
@@ -17,11 +18,12 @@ import polars as pl
 from features.columns import TIME
 from features.events import EventStore
 from newsrec.assembly import Assembly, chunks, training_data
-from newsrec.candidates import label, whole_lists
+from newsrec.candidates import SamplingConfig, label, whole_lists
 from newsrec.data import Log
 from newsrec.errors import DataError, UsageError
 from newsrec.own import read_own
 from newsrec.progress import Clock, Progress
+from newsrec.rankers import RankingData
 from newsrec.rankers.lgbm import group_lengths
 from newsrec.slates import FOLDS
 from newsrec.split import Split
@@ -86,6 +88,64 @@ class Frames:
         return pl.read_parquet(self.folder / f"requests-{fold}.parquet")
 
 
+@dataclass(frozen=True)
+class Divided:
+    """A log whose training time is divided into folds."""
+
+    config: TrainConfig
+    """Settled."""
+    splits: Sequence[Split]
+    """Of `newsrec.split.rolling_folds`; the first validates on the latest period."""
+    described: Assembly
+    """Its codes are learned before the earliest validation period begins, so that it serves every fold."""
+
+    def assembly(self, fold: int) -> Assembly:
+        """With the lists that were shown to the fold's requests."""
+        return replace(self.described, slates=self.splits[fold].slates)
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        """Of the training requests."""
+        return replace(self.config.sampling, seed=self.config.seed)
+
+
+def divided(config: TrainConfig, log: Log, folds: int) -> Divided:
+    """Divide, recall and get ready to describe; see `write_frames`."""
+    config = config.settled(log)
+    own = read_own(config.features)
+    own.refuse_unfit(log)
+    store = EventStore(log.clicks, log.articles, log.impressions)
+    splits = FOLDS[config.candidates or ""](log, store, replace(config.split, seed=config.seed), folds)
+    splits = [replace(s, requests=own.with_columns(s.requests, log.impressions)) for s in splits]
+    return Divided(config, splits, assembly_of(config, log, store, splits[-1], Clock(), own))
+
+
+def before(requests: pl.DataFrame, split: Split) -> pl.DataFrame:
+    """The requests before a fold's validation period."""
+    return requests.filter(pl.col("requested_at") < pl.lit(split.learn_until).cast(TIME))
+
+
+def moment(ms: int | None) -> str:
+    """ISO 8601."""
+    return str(pl.Series([ms]).cast(TIME)[0].isoformat())
+
+
+@contextmanager
+def telling_of_room(folder: Path) -> Iterator[None]:
+    """Turns a disk that is full into one line.
+
+    Raises:
+        UsageError: With what the system found.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"--storage: expected room beside it for the described rows, found: {error.strerror or error} in "
+            f"'{folder}'. Free some, or ask for fewer --train-requests."
+        ) from error
+
+
 def write_frames(config: TrainConfig, log: Log, folds: int, folder: Path, tell: Progress) -> Frames:
     """Recall, describe and lay down.
 
@@ -99,47 +159,42 @@ def write_frames(config: TrainConfig, log: Log, folds: int, folder: Path, tell: 
     Raises:
         NewsrecError: A log too short for so many folds, settings that contradict each other, or a disk that is full.
     """
-    config = config.settled(log)
-    own = read_own(config.features)
-    own.refuse_unfit(log)
-    store = EventStore(log.clicks, log.articles, log.impressions)
-    splits = FOLDS[config.candidates or ""](log, store, replace(config.split, seed=config.seed), folds)
-    splits = [replace(s, requests=own.with_columns(s.requests, log.impressions)) for s in splits]
-    # Codes are learned before the earliest validation period begins, so that one frame serves every fold.
-    assembly = assembly_of(config, log, store, splits[-1], Clock(), own)
-    sampling = replace(config.sampling, seed=config.seed)
-    try:
-        facts = _write_all(assembly, splits, sampling, folder, tell)
-    except OSError as error:
-        raise UsageError(
-            f"--storage: expected room beside it for the described rows, found: {error.strerror or error} in "
-            f"'{folder}'. Free some, or ask for fewer --train-requests."
-        ) from error
-    return Frames(folder, facts)
+    parts = divided(config, log, folds)
+    with telling_of_room(folder):
+        return Frames(folder, _write_all(parts, folder, tell))
 
 
-def _write_all(assembly: Assembly, splits: list[Split], sampling: Any, folder: Path, tell: Progress) -> FramesFacts:
-    first = splits[0]
-    train = training_data(replace(assembly, slates=first.slates), first.part("train"), first.positives, sampling, tell)
-    if not len(train):
+def training_rows(parts: Divided, tell: Progress) -> RankingData:
+    """Training rows of the latest fold, in order of time; the earlier folds train on the first of them.
+
+    Raises:
+        DataError: There are none.
+    """
+    first = parts.splits[0]
+    rows = training_data(parts.assembly(0), first.part("train"), first.positives, parts.sampling, tell)
+    if not len(rows):
         raise DataError("tuning: expected rows to learn from, found none: recall proposed no clicked article.")
+    return rows
+
+
+def _write_all(parts: Divided, folder: Path, tell: Progress) -> FramesFacts:
+    train = training_rows(parts, tell)
     _write_array(folder / "train.npy", train.features.iter_slices(ROWS_AT_ONCE), train.features.shape)
     group = group_lengths(train.request)
     for name, values in (("label", train.label), ("weight", train.weight), ("group", group)):
         np.save(folder / f"{name}.npy", values.astype(np.float32 if name != "group" else np.int32))
-    moments = pl.DataFrame({"request_id": train.request[np.cumsum(group) - group]}).join(
-        first.requests.select("request_id", "requested_at"), on="request_id", maintain_order="left"
-    )["requested_at"]
+    asked = pl.DataFrame({"request_id": train.request[np.cumsum(group) - group]}).join(
+        parts.splits[0].requests.select("request_id", "requested_at"), on="request_id", maintain_order="left"
+    )
     facts = []
-    for number, split in enumerate(splits):
-        requests = int((moments < pl.Series([split.learn_until]).cast(TIME)[0]).sum())
+    for number, split in enumerate(parts.splits):
+        requests = len(before(asked, split))
         rows = int(group[:requests].sum())
         if not rows:
             raise DataError(f"fold {number}: expected rows to learn from, found none. Ask for fewer --folds.")
-        asked = _write_valid(replace(assembly, slates=split.slates), split, number, folder, tell)
-        border, until = (pl.Series([ms]).cast(TIME)[0].isoformat() for ms in (split.learn_until, split.known_until))
-        facts.append(FoldFacts(rows, requests, border, until, asked))
-    found = FramesFacts(tuple(train.features.columns), tuple(categorical_of(assembly.features)), tuple(facts))
+        valid = _write_valid(parts.assembly(number), split, number, folder, tell)
+        facts.append(FoldFacts(rows, requests, moment(split.learn_until), moment(split.known_until), valid))
+    found = FramesFacts(tuple(train.features.columns), tuple(categorical_of(parts.described.features)), tuple(facts))
     (folder / FACTS).write_text(json.dumps(asdict(found)) + "\n", encoding="utf-8")
     return found
 

@@ -65,7 +65,7 @@ class Objective(Protocol):
 class Setting:
     """What a worker tells its objective."""
 
-    metric: str = "ndcg@10"
+    metric: str
     """Name in `newsrec.metrics.METRICS`."""
     seed: int = 0
     """Of every trial alike, so that trials differ by their parameters only."""
@@ -200,7 +200,13 @@ class LgbmObjective:
         return float(np.quantile(spent[1:], 0.99)) * 1000 * models
 
 
-TUNED: Final = tuple(
-    name for name, metric in METRICS.items() if metric.weight is None and name not in ("auc_share", "recall@50")
+DEFAULT_METRIC: Final = "ndcg@10"
+TUNED: Final = (
+    DEFAULT_METRIC,
+    *(
+        name
+        for name, metric in METRICS.items()
+        if metric.weight is None and name not in (DEFAULT_METRIC, "auc_share", "recall@50")
+    ),
 )
-"""Metrics that a study may maximise: those that an order can change, and whose requests weigh the same."""
+"""Metrics that a study may maximise, the default first: those that an order can change, requests weighing the same."""

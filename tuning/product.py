@@ -20,7 +20,7 @@ from newsrec.evaluation import Difference, paired_comparison
 from newsrec.metrics import METRICS
 from newsrec.params import PARAMS_VERSION
 from tuning.recovery import DEFAULT_TRIAL
-from tuning.spaces import Space
+from tuning.spaces import Space, nested
 from tuning.study import PROTOCOL
 from tuning.trials import unpacked
 
@@ -74,8 +74,8 @@ def product(study: optuna.Study, space: Space) -> dict[str, Any]:
     fixed = {name: each.choices[0] for name, each in space.items() if each.fixed and each.choices}
     return {
         "format_version": PARAMS_VERSION,
-        "ranker": protocol["ranker"],
-        "params": {**best.params, **fixed},
+        **({"reranker": protocol["reranker"]} if protocol.get("reranker") else {"ranker": protocol["ranker"]}),
+        "params": nested({**best.params, **fixed}),
         "metric": protocol["metric"],
         "score": best.values[0],
         "spread": best.user_attrs["spread"],

@@ -24,11 +24,12 @@ from newsrec.data import Log
 from newsrec.errors import UsageError
 from newsrec.process import return_big_blocks
 from newsrec.progress import Progress, Silent
+from newsrec.rerankers import RERANKERS
 from newsrec.split import SplitConfig
 from newsrec.train import read
 from newsrec.train_config import TrainConfig
 from tuning.frames import Frames
-from tuning.objective import TUNED, Setting
+from tuning.objective import Setting
 from tuning.page import write_page
 from tuning.product import USERS, best_trial, product, refuse_overwriting, write_product
 from tuning.recovery import start_of
@@ -63,11 +64,12 @@ class TuneConfig:
             split=SplitConfig(train_requests=TRAIN_REQUESTS, valid_requests=VALID_REQUESTS)
         )
     )
-    """Data, split, recall, features: what `train` would be told. Its `params` are not looked at."""
+    """Data, split, recall, features: what `train` would be told. With a `reranker`, that is searched, on the tops of a
+    ranker with these `params`."""
     folds: int = 3
     """>= 1."""
-    metric: str = "ndcg@10"
-    """Name in `tuning.objective.TUNED`."""
+    metric: str | None = None
+    """What to maximise, of the target's metrics; None is the first of them."""
     storage: str = DEFAULT
     study: str | None = None
     """Name; None is one that follows from ranker and data."""
@@ -91,8 +93,17 @@ class TuneConfig:
             UsageError: With the setting that is unknown or out of range.
         """
         self.train.refuse_contradictions()
-        if self.metric not in TUNED:
-            raise UsageError(f"--metric: expected one of {list(TUNED)}, found {self.metric!r}.")
+        if self.switches is not None and self.train.reranker is not None:
+            raise UsageError("--switches: expected no --reranker with it, as they are the ranker's, found both.")
+        if self.model not in TARGETS:
+            raise UsageError(f"--reranker: expected one of {sorted(RERANKERS)} to tune, found {self.model!r}.")
+        known = TARGETS[self.model].metrics
+        if self.aim not in known:
+            raise UsageError(f"--metric: expected one of {list(known)} for {self.model}, found {self.metric!r}.")
+        if self.train.reranker is None and self.train.params:
+            raise UsageError("--params: expected --reranker with it, as the ranker's are searched, found none.")
+        if self.train.reranker is not None and self.latency:
+            raise UsageError("--latency: expected a study of the ranker, found --reranker with it.")
         low = {"--trials": self.trials, "--folds": self.folds, "--jobs": self.jobs}
         wrong = [f"{name} {value}" for name, value in low.items() if value < 1]
         if wrong:
@@ -107,7 +118,12 @@ class TuneConfig:
     @property
     def model(self) -> str:
         """Name in `tuning.targets.TARGETS`."""
-        return self.train.ranker if self.switches is None else SWITCHES
+        return SWITCHES if self.switches is not None else self.train.reranker or self.train.ranker
+
+    @property
+    def aim(self) -> str:
+        """The metric to maximise."""
+        return self.metric or TARGETS[self.model].metrics[0]
 
 
 @dataclass(frozen=True)
@@ -190,8 +206,12 @@ def protocol_of(config: TuneConfig, log: Log, space: Space) -> dict[str, Any]:
     settled = config.train.settled(log)
     split = asdict(settled.split)
     return {
-        "ranker": config.model,
-        "metric": config.metric,
+        "target": config.model,
+        "ranker": settled.ranker,
+        "params": dict(settled.params),
+        "reranker": settled.reranker,
+        "rerank_top": settled.rerank_top,
+        "metric": config.aim,
         "folds": config.folds,
         "data": {"format": log.format, "fingerprint": log.fingerprint},
         "candidates": settled.candidates_in_words,
@@ -262,7 +282,7 @@ def _run_workers(
 
 
 def _setting(config: TuneConfig, switches: Mapping[str, tuple[str, ...]]) -> Setting:
-    return Setting(config.metric, config.train.seed, latency=config.latency, switches=tuple(switches.items()))
+    return Setting(config.aim, config.train.seed, latency=config.latency, switches=tuple(switches.items()))
 
 
 def in_words(study: optuna.Study) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 import optuna
 
 from newsrec.errors import UsageError
+from newsrec.rerankers import RERANKERS
 
 Space = Mapping[str, "Dimension"]
 Value = float | int | bool | str
@@ -68,6 +69,49 @@ LGBM: Final[Space] = {
     "trees": Dimension(300, choices=(300,)),
     "patience": Dimension(40, choices=(40,)),
 }
+
+TRAINER: Final[Space] = {
+    # Those that order a list; a test holds the names to `newsrec.neural.losses.LOSSES`.
+    "trainer.loss": Dimension("softmax", choices=("softmax", "bce", "bpr")),
+    # Adam's usual decade on both sides: slower does not end within the epochs, faster forgets the embeddings.
+    "trainer.learning_rate": Dimension(1e-3, 1e-4, 1e-2, log=True),
+    # From no regularisation to embeddings that cannot grow.
+    "trainer.l2": Dimension(1e-5, 1e-7, 1e-2, log=True),
+    # Most articles of tomorrow are unknown, so some hiding helps; with half of them hidden ids say little.
+    "trainer.hidden_ids": Dimension(0.1, 0.0, 0.5),
+    # Of the others in a top of twenty: one is the least, nineteen are all.
+    "trainer.negatives": Dimension(4, 1, 19, log=True),
+    # Lists per step: below 32 steps are noise and slow, above 512 there are too few of them.
+    "trainer.batch": Dimension(128, 32, 512, log=True),
+}
+"""What every network shares: names are those of `train --rerank-params`, joined by a dot."""
+DIN: Final[Space] = {
+    **TRAINER,
+    # Half and twice the paper's 36 and more: what weighs a click is a small question.
+    "network.attention": Dimension(36, 9, 72, log=True),
+    # Units per layer as text, since a choice is a plain value.
+    "network.hidden": Dimension("64,32", choices=("32", "64,32", "128,64")),
+    # The paper leaves the softmax out; others keep it.
+    "network.softmax": Dimension(False, choices=(False, True)),
+    "network.dropout": Dimension(0.1, 0.0, 0.5),
+}
+
+
+def nested(params: Mapping[str, Value]) -> dict[str, Any]:
+    """Parameters whose names hold a dot as one object per part; layers that are text become lists.
+
+    >>> nested({"trees": 3, "network.hidden": "64,32", "network.softmax": True})
+    {'trees': 3, 'network': {'hidden': [64, 32], 'softmax': True}}
+    """
+    found: dict[str, Any] = {}
+    for name, value in params.items():
+        part, dot, inner = name.partition(".")
+        if not dot:
+            found[name] = value
+        else:
+            units = inner == "hidden" and isinstance(value, str)
+            found.setdefault(part, {})[inner] = [int(n) for n in str(value).split(",")] if units else value
+    return found
 
 
 def suggest(space: Space, trial: optuna.Trial) -> dict[str, Value]:
@@ -162,5 +206,5 @@ def _refuse_impossible(dimension: Dimension, where: str) -> None:
         raise UsageError(f"{where}: expected {wanted}, found {dimension.low!r} and {dimension.high!r}.")
 
 
-SPACES: Final[Mapping[str, Space]] = {"lgbm": LGBM}
+SPACES: Final[Mapping[str, Space]] = {"lgbm": LGBM, **dict.fromkeys(RERANKERS, TRAINER), "din": DIN}
 """Space of each model by its name; a new one is one more line."""

@@ -146,12 +146,13 @@ def train(
     from newsrec import train as stage
     from newsrec.candidates import SamplingConfig
     from newsrec.earlier import config_of_run
-    from newsrec.params import ParamsFile, load_object, load_params
+    from newsrec.params import ParamsFile, load_params
     from newsrec.recall import settings_of
     from newsrec.split import SplitConfig
     from newsrec.train_config import TrainConfig
 
     chosen = load_params(params, ranker) if params else ParamsFile({})
+    network = load_params(rerank_params, reranker, "reranker", "--rerank-params") if rerank_params else ParamsFile({})
     periods = SplitConfig(
         validation=validation.value,
         test_days=test_days,
@@ -170,7 +171,7 @@ def train(
             **({"objective": objective} if objective else {}),
             **({"position_bias": True} if position_bias else {}),
         },
-        tuned_on=chosen.tuned_on,
+        tuned_on=tuple(file.tuned_on for file in (chosen, network) if file.tuned_on),
         out=out,
         overwrite=overwrite,
         candidates=candidates,
@@ -194,7 +195,7 @@ def train(
         reranker=reranker,
         rerank_top=rerank_top,
         int8=int8,
-        rerank_params=load_object(rerank_params, "--rerank-params") if rerank_params else {},
+        rerank_params=network.params,
     )
     log = None
     if run is not None:

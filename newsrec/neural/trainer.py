@@ -89,7 +89,7 @@ def fit(
     train: Lists,
     valid: Lists,
     config: TrainerConfig,
-    on_epoch: Callable[[], None] = lambda: None,
+    on_epoch: Callable[[float], None] = lambda _: None,
     checkpoint: Checkpoint | None = None,
 ) -> Fitted:
     """Train until the validation no longer improves, and keep the best weights.
@@ -99,7 +99,7 @@ def fit(
         train: Coded lists, whole. Those without a click teach no order; they count in the curve only.
         valid: Coded lists, whole, never sampled.
         config: How. Same seed, same data, same machine: same weights.
-        on_epoch: Called after each epoch.
+        on_epoch: Called after each epoch with its validation metric; may raise to end the training.
         checkpoint: Kept after each epoch; where it is of this training, that goes on.
 
     Raises:
@@ -125,7 +125,7 @@ def fit(
             standing.best.update({name: weight.cpu().clone() for name, weight in model.state_dict().items()})
         if checkpoint is not None:
             checkpoint.save(standing, model, optimiser)
-        on_epoch()
+        on_epoch(of_valid[-1])
     model.cpu().load_state_dict(standing.best)
     model.eval()
     chosen = int(np.argmax(of_valid))

@@ -40,13 +40,22 @@ def fit_blend(lists: Lists, network: npt.NDArray[np.floating]) -> Blend:
 
 
 def judge(lists: Lists, epochs: Floats, requests: pl.DataFrame, seed: int) -> Difference:
-    """MRR@5 of the ranker's order and of the blend, users drawn in pairs; misses of recall count as 0.
+    """MRR@5 of the ranker's order and of the blend, users drawn in pairs; the arguments of `crosswise`."""
+    first, second = crosswise(lists, epochs, requests, seed)
+    return paired_comparison(first, second, {}, {}, metrics={METRIC: METRICS[METRIC]}, seed=seed)[METRIC]
+
+
+def crosswise(lists: Lists, epochs: Floats, requests: pl.DataFrame, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """MRR@5 per request of the ranker's order, and of the blend that the other half of the users chose.
 
     Args:
         lists: Tops of the validation requests.
         epochs: The network's logits after each epoch, shape (epochs, n_rows).
         requests: `request_id, user_id, positives` of all validation requests, also of those without candidates.
-        seed: Of the halves and of the draws.
+        seed: Of the halves, and of the draws of `judge`.
+
+    Returns:
+        Two frames `request_id, user_id, mrr@5`, in the order of the requests; misses of recall count as 0.
     """
     ranker, first = lists.dense[:, -1].astype(np.float64), _of_first_half(lists, requests, seed)
     alone = np.stack([reciprocal_ranks(logits, lists) for logits in epochs])  # (epochs, n_requests)
@@ -55,8 +64,7 @@ def judge(lists: Lists, epochs: Floats, requests: pl.DataFrame, seed: int) -> Di
         network = epochs[int(alone[:, chooses].sum(axis=1).argmax())]
         blend = fit_blend(lists.chosen(np.flatnonzero(chooses)), network[chooses[lists.row_request]])
         blended[~chooses] = reciprocal_ranks(blend.scores(ranker, network), lists)[~chooses]
-    sides = [_per_request(values, lists, requests) for values in (reciprocal_ranks(ranker, lists), blended)]
-    return paired_comparison(sides[0], sides[1], {}, {}, metrics={METRIC: METRICS[METRIC]}, seed=seed)[METRIC]
+    return _per_request(reciprocal_ranks(ranker, lists), lists, requests), _per_request(blended, lists, requests)
 
 
 def reciprocal_ranks(scores: npt.NDArray[np.floating], lists: Lists) -> Numbers:

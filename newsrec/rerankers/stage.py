@@ -142,19 +142,15 @@ def train_reranker(
         tell: Told of stages and of the verdict.
     """
     seed = config.trainer.seed
-    fields = Fields.of(assembly.store, tuple(f.name for f in assembly.features))
-    name, sha256 = source_of(config.name)
-    settings = RerankSettings(name, False, config.top, HISTORY, Blend(0.0, 1.0, 1.0), fields, sha256)
-    lists = partial(_lists, assembly, settings, positives, tell)
-    train = concatenated(
-        [lists(earlier.score, fold) for earlier, fold in _forward(ranker, rows, requests["train"], assembly, seed)]
-    )
-    valid = lists(ranker.score, requests["valid"])
+    settings = settings_before(config, assembly)
+    name, sha256 = settings.name, settings.sha256
+    train = training_tops(settings, assembly, ranker, rows, requests["train"], positives, seed, tell)
+    valid = tops_of(assembly, settings, positives, tell, ranker.score, requests["valid"])
     with assembly.clock.time("rerank"):
         with tell.stage("rerank", 0) as step:
             of = f"{name} {sha256} {dict(config.network)}"
             checkpoint = None if config.checkpoint is None else Checkpoint(config.checkpoint, of)
-            fitted, files = _train(config, settings, train, valid, lambda: step(1), checkpoint)
+            fitted, files = _train(config, settings, train, valid, lambda _: step(1), checkpoint)
         gain = judge(valid, fitted.logits, requests["valid"], seed)
         made = partial(Reranker, model=files[MODEL_FILE])
         blend = fit_blend(valid, log_odds(made(settings).probabilities(valid)))
@@ -171,23 +167,60 @@ def _train(
     settings: RerankSettings,
     train: Lists,
     valid: Lists,
-    on_epoch: Callable[[], None],
+    on_epoch: Callable[[float], None],
     checkpoint: Checkpoint | None,
 ) -> tuple[Fitted, dict[str, bytes]]:
     """Train on lists of raw ids; the curves, and the network's files."""
     vocabulary, fields = IdVocabulary.of(train), settings.fields
     shape = Shape(len(fields.dense), vocabulary.sizes, len(fields.numbers))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.trainer.seed)
-        model = Model(make(config.name, shape, config.network), shape.dense, shape.numbers)
-        fitted = fit(model, vocabulary.coded(train), vocabulary.coded(valid), config.trainer, on_epoch, checkpoint)
+    coded = vocabulary.coded(train), vocabulary.coded(valid)
+    model, fitted = fit_network(config, shape, *coded, on_epoch, checkpoint)
     facts = {"network": settings.name, "loss": config.trainer.loss}
     with tempfile.TemporaryDirectory() as folder:
         export_network(model, vocabulary, fields, _example(valid), Path(folder) / MODEL_FILE, facts)
         return fitted, {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
-def _lists(
+def fit_network(
+    config: RerankConfig,
+    shape: Shape,
+    train: Lists,
+    valid: Lists,
+    on_epoch: Callable[[float], None],
+    checkpoint: Checkpoint | None = None,
+) -> tuple[Model, Fitted]:
+    """Train a new network on coded lists; see `newsrec.neural.trainer.fit`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.trainer.seed)
+        model = Model(make(config.name, shape, config.network), shape.dense, shape.numbers)
+        return model, fit(model, train, valid, config.trainer, on_epoch, checkpoint)
+
+
+def settings_before(config: RerankConfig, assembly: Assembly) -> RerankSettings:
+    """What the manifest will keep, before a blend was chosen and judged."""
+    fields = Fields.of(assembly.store, tuple(f.name for f in assembly.features))
+    name, sha256 = source_of(config.name)
+    return RerankSettings(name, False, config.top, HISTORY, Blend(0.0, 1.0, 1.0), fields, sha256)
+
+
+def training_tops(
+    settings: RerankSettings,
+    assembly: Assembly,
+    ranker: Ranker,
+    rows: RankingData,
+    requests: pl.DataFrame,
+    positives: pl.DataFrame,
+    seed: int,
+    tell: Progress,
+) -> Lists:
+    """Tops of training requests, each scored by a ranker that was fitted on earlier ones only."""
+    lists = partial(tops_of, assembly, settings, positives, tell)
+    return concatenated(
+        [lists(earlier.score, fold) for earlier, fold in _forward(ranker, rows, requests, assembly, seed)]
+    )
+
+
+def tops_of(
     assembly: Assembly,
     settings: RerankSettings,
     positives: pl.DataFrame,

@@ -29,7 +29,8 @@ BENCHMARKS = {
     "reranking": reranking.run,
     "serving": serving.run,
     "training": training.run,
-    "tuning": tuning.run,
+    "tuning": tuning.cost,
+    "tuning-workers": tuning.workers,
 }
 
 

@@ -5,6 +5,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
@@ -28,8 +29,9 @@ from tuning.trials import Plan, finished, work
 from tuning.workers import WorkerTask, run_workers
 
 ROUNDS = 3
-TREES = 100
-TRIALS = 6
+TREES = 40
+TRIALS = 4
+PROTOCOL = {"metric": "ndcg@10"}
 FIXED: Space = {name: Dimension(each.default, choices=(each.default,)) for name, each in LGBM.items()} | {
     "trees": Dimension(TREES, choices=(TREES,)),
     "patience": Dimension(TREES, choices=(TREES,)),
@@ -38,32 +40,45 @@ FIXED: Space = {name: Dimension(each.default, choices=(each.default,)) for name,
 """The defaults with a fixed number of trees: every trial is the same work."""
 
 
-def run(data: Path | None) -> Iterator[str]:
-    """Ratio of a trial to bare training on the same binned rows; rate and memory of one worker and of two."""
+def cost(data: Path | None) -> Iterator[str]:
+    """Ratio of a trial, reports, pruner and storage included, to bare training on the same binned rows."""
+    with _frames(data, folds=2) as (frames, folder):
+        yield _described(frames)
+        yield _cost(frames, folder)
+
+
+def workers(data: Path | None) -> Iterator[str]:
+    """Trials a minute and memory of one worker with all cores, and of two with half of them each."""
+    with _frames(data, folds=3) as (frames, folder):
+        yield _described(frames)
+        yield from _workers(frames, folder)
+
+
+@contextmanager
+def _frames(data: Path | None, folds: int) -> Iterator[tuple[Frames, Path]]:
     return_big_blocks()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         split = SplitConfig(train_requests=TRAIN_REQUESTS, valid_requests=VALID_REQUESTS)
-        frames = write_frames(TrainConfig(split=split), _log(data), 2, _made(Path(folder) / "frames"), Silent())
-        rows = [fold.rows for fold in frames.facts.folds]
-        yield f"{len(frames.facts.features)} features, training rows of the folds {rows}, {TREES} trees a fold"
-        yield _cost(frames, Path(folder))
-        yield from _workers(frames, Path(folder))
+        made = Path(folder) / "frames"
+        made.mkdir()
+        yield write_frames(TrainConfig(split=split), _log(data), folds, made, Silent()), Path(folder)
+
+
+def _described(frames: Frames) -> str:
+    rows = ", ".join(f"{fold.rows:,}" for fold in frames.facts.folds)
+    return f"{len(frames.facts.features)} features, {rows} training rows, {TREES} trees a fold"
 
 
 def _log(data: Path | None) -> Log:
     return simulate().log if data is None else read_log(data)
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
-
-
 def _cost(frames: Frames, folder: Path) -> str:
     """Trials through a study on SQLite, reports and pruner included, in turn with bare training."""
-    objective = LgbmObjective(frames, Setting())
+    objective = LgbmObjective(frames, Setting("ndcg@10"))
     binned = [objective._binned(fold) for fold in range(len(frames.facts.folds))]
-    study = open_study(open_storage(f"sqlite:///{folder}/cost.db"), "cost", _protocol(), FIXED)
+    study = open_study(open_storage(f"sqlite:///{folder}/cost.db"), "cost", PROTOCOL, FIXED)
 
     def bare() -> None:
         for fold, (train, valid) in enumerate(binned):
@@ -86,27 +101,29 @@ def _workers(frames: Frames, folder: Path) -> Iterator[str]:
     found = []
     for jobs in (1, 2):
         url = f"sqlite:///{folder}/jobs-{jobs}.db"
-        study = open_study(open_storage(url), "jobs", _protocol(), FIXED, sampler="random")
-        setting = Setting(threads=max(1, (os.cpu_count() or 1) // jobs))
+        study = open_study(open_storage(url), "jobs", PROTOCOL, FIXED, sampler="random")
+        setting = Setting("ndcg@10", threads=max(1, (os.cpu_count() or 1) // jobs))
         task = WorkerTask(url, "jobs", frames.folder, "lgbm", FIXED, setting, Plan(TRIALS), "random", 0)
-        peak = [0.0]
+        seen: list[float] = []
 
-        def look(peak: list[float] = peak) -> None:
-            peak[0] = max(peak[0], sum(_pss_mb(child.pid) for child in multiprocessing.active_children()))
+        def look(seen: list[float] = seen) -> None:
+            seen.append(sum(_pss_mb(child.pid) for child in multiprocessing.active_children()))
 
         seconds = _seconds(lambda task=task, jobs=jobs, study=study, look=look: run_workers(task, jobs, study, look))
         times = [t.datetime_complete - t.datetime_start for t in study.trials if t.datetime_complete]
         rate = 60 * finished(study) / seconds
-        found.append((rate, peak[0]))
+        found.append((rate, max(seen), median(seen)))
         each = median(time.total_seconds() for time in times)
-        yield f"{jobs} workers: {rate:.2f} trials a minute ({each:.1f} s each), at most {peak[0]:,.0f} MB (PSS)"
-    (one, alone), (two, both) = found
-    yield f"two against one: {two / one:.2f} times the trials, {both / alone:.2f} times the memory (limit 1.8)"
+        yield f"{jobs} workers: {rate:.2f} trials a minute ({each:.1f} s each), {_memory(seen)} MB of memory (PSS)"
+    (one, alone, usual), (two, both, usually) = found
+    yield (
+        f"two against one: {two / one:.2f} times the trials, {both / alone:.2f} times the memory at its peak "
+        f"(limit 1.8), {usually / usual:.2f} times at the median"
+    )
 
 
-def _protocol() -> dict[str, str]:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return {"metric": "ndcg@10"}
+def _memory(seen: list[float]) -> str:
+    return f"at most {max(seen):,.0f}, at the median {median(seen):,.0f}"
 
 
 def _seconds(call: Callable[[], object]) -> float:

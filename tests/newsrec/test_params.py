@@ -54,3 +54,13 @@ def test_file_tells_what_it_was_tuned_on(tmp_path: Path) -> None:
     assert load_params(path, "lgbm").tuned_on == "f"
     path.write_text('{"trees": 7}', encoding="utf-8")
     assert load_params(path, "lgbm").tuned_on is None
+
+
+def test_parameters_of_a_network_are_told_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "din.json"
+    path.write_text('{"reranker": "din", "params": {"trainer": {"l2": 0.1}}}', encoding="utf-8")
+    assert load_params(path, "din", "reranker", "--rerank-params").params == {"trainer": {"l2": 0.1}}
+    with pytest.raises(UsageError, match="--rerank-params: expected parameters of the reranker 'lr', found 'din' in"):
+        load_params(path, "lr", "reranker", "--rerank-params")
+    path.write_text('{"network": {"softmax": true}}', encoding="utf-8")
+    assert load_params(path, None, "reranker", "--rerank-params").params == {"network": {"softmax": True}}

@@ -1,4 +1,4 @@
-"""A PostgreSQL server for the session, where the machine has one; it is stopped and removed at the end."""
+"""Described rows of the small log, and a PostgreSQL server where the machine has one; each once per session."""
 
 import os
 import pwd
@@ -11,6 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from newsrec.data import Log
+from tests.tuning.planted import frames_of
+from tuning.frames import Frames
 
 
 def _command(name: str) -> str | None:
@@ -55,3 +59,9 @@ def postgresql() -> Iterator[str]:
     yield f"postgresql://tester@127.0.0.1:{port}/postgres"
     run(pg_ctl, "-D", data, "-m", "immediate", "-w", "stop")
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def frames(log: Log, tmp_path_factory: pytest.TempPathFactory) -> Frames:
+    """Two folds of the small log. Do not change its folder."""
+    return frames_of(log, tmp_path_factory.mktemp("frames"))

@@ -6,12 +6,17 @@
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 
+from newsrec.data import Log
 from newsrec.progress import Silent
+from newsrec.split import SplitConfig
+from newsrec.train_config import TrainConfig
+from tuning.frames import Frames, write_frames
 from tuning.objective import FoldDone, Measured, Report
 from tuning.pruning import FoldPruner
 from tuning.samplers import SeededByTrial
@@ -22,6 +27,16 @@ from tuning.trials import Plan, work
 
 SPACE: Space = {"x": Dimension(0.9, 0.0, 1.0), "y": Dimension(5, 1, 9)}
 PROTOCOL = {"ranker": "lgbm", "metric": "ndcg@10", "seed": 0, "data": {"fingerprint": "f"}}
+
+
+CONFIG = TrainConfig(split=SplitConfig(train_requests=500, valid_requests=120, valid_days=0.5))
+"""Small, and nothing but that."""
+
+
+def frames_of(log: Log, folder: Path, config: TrainConfig = CONFIG, folds: int = 2) -> Frames:
+    """Described rows in a folder, which is made."""
+    folder.mkdir(exist_ok=True)
+    return write_frames(config, log, folds, folder, Silent())
 
 
 class Told(Silent):

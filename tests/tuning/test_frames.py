@@ -10,23 +10,10 @@ import pytest
 
 from newsrec.data import Log
 from newsrec.errors import DataError, UsageError
-from newsrec.progress import Silent
 from newsrec.split import SplitConfig
 from newsrec.train import TrainResult
-from newsrec.train_config import TrainConfig
-from tuning.frames import Frames, write_frames
-
-CONFIG = TrainConfig(split=SplitConfig(train_requests=500, valid_requests=120, valid_days=0.5))
-
-
-def frames_of(log: Log, folder: Path, config: TrainConfig = CONFIG, folds: int = 2) -> Frames:
-    folder.mkdir(exist_ok=True)
-    return write_frames(config, log, folds, folder, Silent())
-
-
-@pytest.fixture(scope="module")
-def frames(log: Log, tmp_path_factory: pytest.TempPathFactory) -> Frames:
-    return frames_of(log, tmp_path_factory.mktemp("frames"))
+from tests.tuning.planted import CONFIG, frames_of
+from tuning.frames import Frames
 
 
 def test_folds_are_prefixes_that_end_where_validation_begins(frames: Frames, log: Log) -> None:

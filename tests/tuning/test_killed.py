@@ -15,7 +15,7 @@ from tests.tuning.planted import study_at
 from tuning.recovery import HOLDER, REASON, RETRY_OF
 from tuning.trials import finished
 
-TRIALS = 12
+TRIALS = 9
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
@@ -27,7 +27,7 @@ def test_killed_worker_costs_one_trial_and_nothing_is_left_running(
     study = study_at(url)
     if kind == "postgresql":
         request.addfinalizer(study._storage._backend.engine.dispose)  # type: ignore[attr-defined]
-    command = [sys.executable, "-m", "tests.tuning.planted", url, "s", str(TRIALS), "0.4"]
+    command = [sys.executable, "-m", "tests.tuning.planted", url, "s", str(TRIALS), "0.3"]
     variables = os.environ | {"OMP_NUM_THREADS": "1"}
     workers = [subprocess.Popen(command, cwd=ROOT, env=variables, stderr=subprocess.PIPE) for _ in range(3)]
     try:

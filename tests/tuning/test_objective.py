@@ -8,26 +8,18 @@ import optuna
 import polars as pl
 import pytest
 
-from newsrec.data import Log
 from newsrec.metrics import METRICS, per_request, summarise
-from newsrec.progress import Silent
 from newsrec.rankers import RankingData
 from newsrec.rankers.lgbm import LgbmParams, LgbmRanker
-from tests.tuning.test_frames import CONFIG
-from tuning.frames import Frames, write_frames
+from tuning.frames import Frames
 from tuning.objective import TUNED, LgbmObjective, Setting
 
 PARAMS = {"trees": 30, "patience": 30, "min_data_in_leaf": 20, "learning_rate": 0.1}
-SETTING = Setting(threads=1)
+SETTING = Setting("ndcg@10", threads=1)
 
 
 def nothing(*_: object) -> None:
     """Neither reports nor prunes."""
-
-
-@pytest.fixture(scope="module")
-def frames(log: Log, tmp_path_factory: pytest.TempPathFactory) -> Frames:
-    return write_frames(CONFIG, log, 2, tmp_path_factory.mktemp("frames"), Silent())
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +107,7 @@ def test_reports_come_by_iteration_and_by_fold(objective: LgbmObjective) -> None
 
 
 def test_latency_is_measured_where_it_is_asked_for(frames: Frames) -> None:
-    found = LgbmObjective(frames, Setting(threads=1, latency=True))(PARAMS | {"models": 1}, nothing, nothing)
+    found = LgbmObjective(frames, Setting("ndcg@10", threads=1, latency=True))(PARAMS | {"models": 1}, nothing, nothing)
     assert found.latency_ms is not None
     assert 0.01 < found.latency_ms < 1_000
 

@@ -23,8 +23,7 @@ from newsrec.params import load_params
 from newsrec.train import train
 from newsrec.train_config import TrainConfig
 from tests.conftest import ROOT
-from tests.tuning.planted import Told
-from tests.tuning.test_frames import CONFIG
+from tests.tuning.planted import CONFIG, Told
 from tuning.__main__ import app
 from tuning.objective import TUNED
 from tuning.product import refuse_overwriting
@@ -90,9 +89,9 @@ def test_train_takes_the_product_and_warns_of_other_data(
     kept = {**file.params, "models": 1, "threads": 1}
     told = Told()
     split = replace(CONFIG.split, test_requests=100)
-    given = replace(CONFIG, out=tmp_path / "run", params=kept, tuned_on="another", refit=False, split=split)
+    given = replace(CONFIG, out=tmp_path / "run", params=kept, tuned_on=("another",), refit=False, split=split)
     run = train(given, told, log=log).run
-    assert [line for line in told.lines if line.startswith("note: --params were tuned on other data")]
+    assert [line for line in told.lines if line.startswith("note: parameters were tuned on other data")]
     stored = json.loads((run / "params.json").read_text(encoding="utf-8"))["params"]
     found = {name: value for name, value in result.params["params"].items() if name != "trees"}
     assert {name: stored[name] for name in found} == found
@@ -140,6 +139,9 @@ def test_quality_against_latency_gives_a_front(log: Log, tmp_path: Path) -> None
         (["--storage", "mysql://x"], "--storage: expected one of sqlite"),
         (["--space", "none.toml"], "--space: expected a TOML file"),
         (["--out", "no/such/folder/p.json"], "--out: expected a folder to write into"),
+        (["--reranker", "din", "--metric", "auc"], "--metric: expected one of ['mrr@5'] for din, found 'auc'"),
+        (["--reranker", "din", "--switches", "families"], "--switches: expected no --reranker with it"),
+        (["--reranker", "din", "--latency"], "--latency: expected a study of the ranker"),
         (["--validation", "last-click"], "--validation last-click: expected"),
         (["--data", "nowhere"], "expected at 'nowhere'"),
     ],

@@ -12,7 +12,8 @@ from newsrec.data import Log
 from newsrec.errors import DataError, UsageError
 from newsrec.params import load_params
 from newsrec.rankers.lgbm import LgbmRanker
-from tests.tuning.test_frames import CONFIG, frames_of
+from tests.tuning.planted import CONFIG
+from tuning.frames import Frames
 from tuning.objective import Setting
 from tuning.product import USERS
 from tuning.recovery import DEFAULT_TRIAL
@@ -23,10 +24,10 @@ from tuning.trials import packed
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_switches_hold_every_feature_of_the_log_once(level: str, log: Log, tmp_path: Path) -> None:
+def test_switches_hold_every_feature_of_the_log_once(level: str, log: Log, frames: Frames) -> None:
     switches = switches_of(level, CONFIG, log)
     behind = [name for names in switches.values() for name in names]
-    assert sorted(behind) == sorted(frames_of(log, tmp_path).facts.features)
+    assert sorted(behind) == sorted(frames.facts.features)
     assert len(set(behind)) == len(behind)
     assert [point for point in one_off(switches) if sum(point.values()) != len(switches) - 1] == []
     assert all(each.default is True for each in switch_space(switches).values())
@@ -37,9 +38,9 @@ def test_unknown_level_is_refused(log: Log) -> None:
         switches_of("columns", CONFIG, log)
 
 
-def test_ranker_sees_only_the_columns_that_are_on(log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranker_sees_only_the_columns_that_are_on(log: Log, frames: Frames, monkeypatch: pytest.MonkeyPatch) -> None:
     switches = switches_of("families", CONFIG, log)
-    objective = SwitchObjective(frames_of(log, tmp_path), Setting(threads=1, switches=tuple(switches.items())))
+    objective = SwitchObjective(frames, Setting("ndcg@10", threads=1, switches=tuple(switches.items())))
     seen: list[list[str]] = []
     train = lgb.train
 
@@ -101,11 +102,11 @@ def test_judging_needs_the_trial_with_everything_on() -> None:
 def test_study_over_families_ends_in_a_file_that_is_no_params_file(log: Log, tmp_path: Path) -> None:
     out = tmp_path / "can-go.json"
     result = tune(
-        TuneConfig(out, 3, CONFIG, folds=1, switches="families", storage=f"journal:///{tmp_path}/s.log"), log=log
+        TuneConfig(out, 2, CONFIG, folds=1, switches="families", storage=f"journal:///{tmp_path}/s.log"), log=log
     )
     found = json.loads(out.read_text(encoding="utf-8"))
     assert found == result.params
-    assert [len(row["off"]) for row in found["trials"]] == [1, 1]
+    assert [len(row["off"]) for row in found["trials"]] == [1]
     assert "train --without" in result.in_words(out) or "nothing can go" in result.in_words(out)
     with pytest.raises(UsageError, match="ranker lgbm: expected parameters of"):
         LgbmRanker.of(load_params(out, "lgbm").params)

@@ -1,13 +1,16 @@
 """Spaces: what is searched, where a study begins, and files that change both."""
 
+from importlib import import_module
 from pathlib import Path
 
 import optuna
 import pytest
 
 from newsrec.errors import UsageError
+from newsrec.neural.settings import settings_of
 from newsrec.rankers.lgbm import LgbmParams
-from tuning.spaces import LGBM, SPACES, Dimension, Space, defaults, described, suggest, with_file
+from newsrec.rerankers import RERANKERS
+from tuning.spaces import LGBM, SPACES, Dimension, Space, defaults, described, nested, suggest, with_file
 
 
 def changed(tmp_path: Path, text: str) -> Space:
@@ -30,6 +33,20 @@ def test_study_begins_inside_its_space(space: Space) -> None:
 def test_first_trial_is_the_ranker_as_it_is_by_default() -> None:
     fixed = {name: each.default for name, each in LGBM.items() if each.fixed}
     assert LgbmParams(**defaults(LGBM), **fixed) == LgbmParams()
+
+
+@pytest.mark.parametrize("name", RERANKERS)
+def test_first_trial_is_the_network_as_it_is_by_default(name: str) -> None:
+    pytest.importorskip("torch")
+    from newsrec.neural.losses import LOSSES
+    from newsrec.rerankers.stage import RerankConfig
+
+    told = nested(defaults(SPACES[name]))
+    config, plain = RerankConfig.of(name, 20, told, 0), RerankConfig(name)
+    assert config.trainer == plain.trainer
+    module = import_module(RERANKERS[name])
+    assert settings_of(module.PARAMS, config.network, "") == module.PARAMS()
+    assert SPACES[name]["trainer.loss"].choices == tuple(LOSSES)
 
 
 def test_every_corner_of_the_space_makes_a_ranker() -> None:

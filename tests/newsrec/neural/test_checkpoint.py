@@ -35,7 +35,7 @@ def trained(
     torch.manual_seed(0)
     model, epochs = Model(make("pooling", SHAPE), SHAPE.dense, SHAPE.numbers), 0
 
-    def count() -> None:
+    def count(_: float) -> None:
         nonlocal epochs
         epochs += 1
         if epochs == stop:

@@ -58,9 +58,10 @@ def test_best_weights_are_kept_and_training_stops_after_patience(monkeypatch: py
 
 
 def test_curves_have_a_value_per_epoch_and_epochs_are_told() -> None:
-    epochs: list[int] = []
-    curves = fit(model(), LISTS, LISTS, TrainerConfig(epochs=2, negatives=None), lambda: epochs.append(1)).curves
-    assert len(epochs) == len(curves.loss) == len(curves.train) == len(curves.valid) == 2
+    told: list[float] = []
+    curves = fit(model(), LISTS, LISTS, TrainerConfig(epochs=2, negatives=None), told.append).curves
+    assert len(curves.loss) == len(curves.train) == len(curves.valid) == 2
+    assert tuple(told) == curves.valid
     assert curves.loss[1] < curves.loss[0]
 
 
