@@ -50,14 +50,18 @@ class Platt:
     slope: float
     """Above 0."""
     shift: float
+    log_odds: bool = False
+    """Scores are probabilities, and their log-odds take their place: a line through probabilities would bend."""
 
     @classmethod
     def fit(cls, score: ArrayLike, label: ArrayLike) -> Self:
         x, y = _both_classes(score, label)
-        return cls(*platt(x, y))
+        bounded = bool(x.min() >= 0 and x.max() <= 1)
+        return cls(*platt(_log_odds(x) if bounded else x, y), bounded)
 
     def probabilities(self, score: ArrayLike) -> Floats:
-        return _inside(sigmoid(self.slope * np.asarray(score, np.float64) + self.shift))
+        x = np.asarray(score, np.float64)
+        return _inside(sigmoid(self.slope * (_log_odds(x) if self.log_odds else x) + self.shift))
 
 
 @dataclass(frozen=True)
@@ -266,6 +270,11 @@ def _newton(x: Floats, label: Floats, prior: Floats, known: Floats | float = 0.0
 def sigmoid(x: ArrayLike) -> Floats:
     """`1 / (1 + exp(-x))` without overflow; shape kept."""
     return np.asarray(1 / (1 + np.exp(-np.clip(np.asarray(x, np.float64), -500, 500))))
+
+
+def _log_odds(probability: Floats) -> Floats:
+    p = _inside(probability)
+    return np.asarray(np.log(p) - np.log1p(-p))
 
 
 def _inside(probability: Floats) -> Floats:

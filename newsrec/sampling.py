@@ -20,14 +20,16 @@ from newsrec.errors import UsageError
 from newsrec.metrics import Floats
 from newsrec.stories import same_story
 
-HARD: Final = 20
-"""Candidates that recall ranks so high are hard, ..."""
-SEMI_HARD: Final = 60
-"""... and those up to here semi-hard."""
+HARD: Final = 0.2
+"""The first so much of a list by recall's order is hard, ..."""
+SEMI_HARD: Final = 0.6
+"""... and up to here semi-hard."""
 POPULARITY_POWER: Final = 0.75
 """Of the clicks of a day, as in word2vec (Mikolov et al. 2013)."""
 LEFT_SOON_SECONDS: Final = 10.0
 """A click that was read for less is a negative of `short_dwell`."""
+DEPTH: Final = (pl.col("recall_rank") - 0.5) / pl.len().over("request_id")
+"""Where a candidate stands in its list, 0..1."""
 LATER: Final = DAY
 """What the same user clicks within this time after the request is no negative, ms."""
 
@@ -49,11 +51,11 @@ SAMPLERS: Final[Mapping[str, Sampler]] = {
     "random": Sampler(pl.lit(1.0), meaning="evenly over the list"),
     "popular": Sampler((pl.col("clicks_24h") + 1.0) ** POPULARITY_POWER, "clicks_24h", "by clicks of the last day"),
     "exposed": Sampler(pl.col("shown").cast(pl.Float64), "shown", "what the user was shown and did not click"),
-    "hard": Sampler((pl.col("recall_rank") <= HARD).cast(pl.Float64), None, f"the first {HARD} of recall"),
+    "hard": Sampler((DEPTH <= HARD).cast(pl.Float64), None, f"the first {HARD:.0%} of the list"),
     "semi_hard": Sampler(
-        pl.col("recall_rank").is_between(HARD + 1, SEMI_HARD).cast(pl.Float64),
+        ((DEPTH > HARD) & (DEPTH <= SEMI_HARD)).cast(pl.Float64),
         None,
-        f"recall's places {HARD + 1} to {SEMI_HARD}",
+        f"from {HARD:.0%} to {SEMI_HARD:.0%} of the list",
     ),
     "short_dwell": Sampler(pl.lit(1.0), "left_soon", "clicks that were left at once, filled up evenly"),
 }

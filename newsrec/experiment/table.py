@@ -91,7 +91,8 @@ def _gap(told: dict[str, Any]) -> float | None:
 
 
 def _in_common(one: dict[str, float], two: dict[str, float]) -> float:
-    return sum(min(gain, two.get(name, 0.0)) for name, gain in one.items())
+    # Shares that sum to one do so up to rounding.
+    return min(1.0, sum(min(gain, two.get(name, 0.0)) for name, gain in one.items()))
 
 
 def _mean(values: list[Any]) -> float | None:

@@ -68,6 +68,16 @@ def test_platt_finds_the_line() -> None:
     assert (line.slope, line.shift) == pytest.approx((2, -3), abs=0.08)
 
 
+def test_platt_reads_probabilities_as_their_log_odds() -> None:
+    """A model that says too little of each side: half the log-odds of the truth."""
+    score, label, chance = drawn(60_000)
+    shy = sigmoid((2 * score - 3) / 2)
+    line = Platt.fit(shy, label)
+    assert (line.slope, line.shift, line.log_odds) == (pytest.approx(2, abs=0.08), pytest.approx(0, abs=0.15), True)
+    assert calibration_figures(line.probabilities(shy), chance)["ece_share"] < 0.03
+    assert calibrator_of(facts_of(line)) == line
+
+
 @pytest.mark.parametrize("name", CALIBRATORS)
 class TestEveryCalibrator:
     def test_order_is_kept(self, name: str) -> None:

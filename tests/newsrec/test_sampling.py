@@ -108,11 +108,13 @@ def test_weights_restore_the_size_of_the_lists(lists: Lists) -> None:
     assert (1 / kept["sampling_probability"]).sum() == pytest.approx(len(whole), rel=0.05)
 
 
-def test_hard_and_semi_hard_come_from_their_places(lists: Lists) -> None:
-    negative = pl.col("kept") & (pl.col("label") == 0)
-    assert lists.marked("hard").filter(negative)["recall_rank"].max() <= HARD  # type: ignore[operator]
-    semi = lists.marked("semi_hard").filter(negative)["recall_rank"]
-    assert semi.is_between(HARD + 1, SEMI_HARD).all()
+def test_hard_and_semi_hard_come_from_their_parts_of_the_list(lists: Lists) -> None:
+    for spec, low, high in (("hard", 0, HARD), ("semi_hard", HARD, SEMI_HARD)):
+        marked = lists.marked(spec).with_columns(length=pl.len().over("request_id"))
+        kept = marked.filter("kept", pl.col("label") == 0)
+        depth = (kept["recall_rank"] - 0.5) / kept["length"]
+        assert depth.is_between(low, high).all()
+        assert depth.max() > high - 0.05  # type: ignore[operator]
 
 
 def test_popular_draws_the_popular(lists: Lists) -> None:
