@@ -15,13 +15,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from newsrec.errors import BundleError, DataError
-from newsrec.metrics import Floats, logloss
+from newsrec.metrics import Floats
 
 CALIBRATION: Final = "calibration.json"
 """File of a bundle."""
 BINS: Final = 10
 """Classes of predictions, each with the same number of predicted clicks: most candidates have next to no chance, and
 classes of equal size would leave one for all that matter."""
+ENOUGH_CLICKS: Final = 1_000
+"""Below so many, stairs follow the luck of the draw."""
 LEAST: Final = 1e-7
 """Probabilities stay so far from 0 and 1."""
 
@@ -80,6 +82,7 @@ class Isotonic:
         level, size = never_falling(np.bincount(at, weights=y) / count, count.astype(np.float64))
         last = np.cumsum(size) - 1
         first = last - size + 1
+        level = _never_certain(level, np.add.reduceat(count, first))
         ends = np.unique(np.column_stack([first, last]), axis=0)
         knots = np.stack([ends.ravel(), np.repeat(np.arange(len(level)), 2)], axis=1)
         knots = knots[np.append(True, np.diff(knots[:, 0]) > 0)]  # a stair of one score has one end
@@ -96,26 +99,18 @@ CALIBRATORS: Final[Mapping[str, type[Platt] | type[Isotonic]]] = {"platt": Platt
 """Every kind of calibrator by its name."""
 
 
-def calibrate(score: ArrayLike, label: ArrayLike, request: ArrayLike) -> Calibrator:
-    """The kind that is truer on requests it has not seen, fitted on all.
+def calibrate(score: ArrayLike, label: ArrayLike) -> Calibrator:
+    """Isotonic from `ENOUGH_CLICKS` on, Platt below (Niculescu-Mizil and Caruana 2005).
 
     Args:
         score: Final scores of whole lists, those without a click included; shape (n_rows,).
         label: 0 or 1, shape (n_rows,).
-        request: Anything that tells requests apart, shape (n_rows,); two halves of them judge each other.
 
     Raises:
         DataError: Rows of one class only, or none.
     """
-    x, y = _both_classes(score, label)
-    half = np.unique(np.asarray(request), return_inverse=True)[1] % 2 == 0
-    halves = [(half, ~half), (~half, half)]
-    both = all(0 < y[part].sum() < part.sum() for part in (half, ~half))
-    loss = {
-        name: sum(_loss(kind.fit(x[fit], y[fit]), x[held], y[held]) for fit, held in halves) if both else 0.0
-        for name, kind in CALIBRATORS.items()
-    }
-    return CALIBRATORS[min(loss, key=loss.__getitem__)].fit(x, y)
+    kind = Isotonic if np.asarray(label).sum() >= ENOUGH_CLICKS else Platt
+    return kind.fit(score, label)
 
 
 def facts_of(calibrator: Calibrator) -> dict[str, Any]:
@@ -272,6 +267,14 @@ def sigmoid(x: ArrayLike) -> Floats:
     return np.asarray(1 / (1 + np.exp(-np.clip(np.asarray(x, np.float64), -500, 500))))
 
 
+def _never_certain(level: Floats, rows: np.ndarray[Any, Any]) -> Floats:
+    """End stairs without a click, or with nothing else, get half a one: what was not seen is not impossible."""
+    moved = level.copy()
+    moved[0] = max(level[0], min(0.5 / rows[0], level[min(1, len(level) - 1)]))
+    moved[-1] = min(level[-1], max(1 - 0.5 / rows[-1], moved[max(len(level) - 2, 0)]))
+    return moved
+
+
 def _log_odds(probability: Floats) -> Floats:
     p = _inside(probability)
     return np.asarray(np.log(p) - np.log1p(-p))
@@ -279,10 +282,6 @@ def _log_odds(probability: Floats) -> Floats:
 
 def _inside(probability: Floats) -> Floats:
     return np.clip(probability, LEAST, 1 - LEAST)
-
-
-def _loss(calibrator: Calibrator, score: Floats, label: Floats) -> float:
-    return logloss(calibrator.probabilities(score), label) * len(label)
 
 
 def _cross_entropy(p: Floats, y: Floats) -> float:

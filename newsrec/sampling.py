@@ -41,7 +41,7 @@ class Sampler:
     weight: pl.Expr
     """>= 0 per candidate; the chance of being drawn is proportional to it, 0 is never drawn."""
     needs: str | None = None
-    """Column of `FACTS` that the weight or the label asks for."""
+    """Column that is looked up for the weight or the label."""
     meaning: str = ""
 
 

@@ -251,7 +251,7 @@ def _calibrate(
     rescored = reranked.reranker.rescored if reranked is not None and on else None
     valid = score_lists(assembly, ranker.score, split.part("valid"), split.positives, tell, rescored).rows
     with assembly.clock.time("calibrate"):
-        return calibrate(valid["rerank" if on else "score"], valid["label"], valid["request_id"])
+        return calibrate(valid["rerank" if on else "score"], valid["label"])
 
 
 def _refit(config: TrainConfig, assembly: Assembly, ranker: Ranker, rows: RankingData) -> Ranker:

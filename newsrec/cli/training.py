@@ -54,7 +54,8 @@ Int8 = Annotated[bool, typer.Option("--int8", help="Keep the network also with w
 Negatives = Annotated[
     str,
     typer.Option(
-        help=f"Which negatives train: {', '.join(SAMPLERS)}; or a mixture such as random:3+hard:1. "
+        help=f"Which negatives train. {'; '.join(f'{name}: {each.meaning}' for name, each in SAMPLERS.items())}. "
+        "Or a mixture such as random:3+hard:1. "
         "Shown lists stay whole unless another than list is named."
     ),
 ]

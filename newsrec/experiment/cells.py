@@ -85,7 +85,7 @@ def _calibration(
     `kept`: share of the negatives that trained, for the closed form.
     """
     valid = material.valid
-    calibrator = calibrate(ranker.score(valid.features), valid.rows["label"], valid.rows["request_id"])
+    calibrator = calibrate(ranker.score(valid.features), valid.rows["label"])
     plain = scores if ranker.gives_probabilities else sigmoid(scores)
     ways = {"before": plain, "after": calibrator.probabilities(scores)}
     shares = parse(cell.sampler)

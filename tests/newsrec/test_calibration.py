@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from newsrec.calibration import (
     CALIBRATION,
     CALIBRATORS,
+    ENOUGH_CLICKS,
     Isotonic,
     Platt,
     calibrate,
@@ -56,10 +58,11 @@ def test_pooling_equals_a_loop(rows: list[tuple[int, int]]) -> None:
 
 
 def test_isotonic_by_hand() -> None:
-    """Scores 1 and 2 are clicked one in two and one in four: together one in three. Score 3 always."""
-    found = Isotonic.fit([1, 1, 2, 2, 2, 2, 3], [1, 0, 1, 0, 0, 0, 1])
-    assert (found.score, found.probability) == ((1.0, 2.0, 3.0), (pytest.approx(1 / 3), pytest.approx(1 / 3), 1.0))
-    assert found.probabilities([0, 1.5, 2.5, 9]) == pytest.approx([1 / 3, 1 / 3, 2 / 3, 1], abs=1e-6)
+    """Scores 1 and 2 are clicked one in two and one in four: together one in three. 3 always, 0 never: half one."""
+    found = Isotonic.fit([0, 0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 3, 3], [0] * 5 + [1, 0, 1, 0, 0, 0] + [1, 1])
+    assert found.score == (0.0, 1.0, 2.0, 3.0)
+    assert found.probability == pytest.approx((0.1, 1 / 3, 1 / 3, 0.75))
+    assert found.probabilities([-1, 0.5, 1.5, 2.5, 9]) == pytest.approx([0.1, 13 / 60, 1 / 3, 13 / 24, 0.75])
 
 
 def test_platt_finds_the_line() -> None:
@@ -113,16 +116,11 @@ class TestEveryCalibrator:
                 CALIBRATORS[name].fit([0.0] * len(label), label)
 
 
-def test_kind_is_chosen_by_what_it_says_of_other_requests() -> None:
-    """A straight line of log-odds and few clicks: Platt. A bent one and many: isotonic."""
-    few, bent = drawn(300), drawn(40_000, bend=3)
-    assert isinstance(calibrate(few[0], few[1], np.arange(300)), Platt)
-    assert isinstance(calibrate(bent[0], bent[1], np.arange(40_000)), Isotonic)
-
-
-def test_a_single_click_is_enough_to_calibrate() -> None:
-    found = calibrate([3.0, 1.0, 2.0, 0.0], [1, 0, 0, 0], [1, 1, 2, 2])
-    assert np.all(np.diff(found.probabilities([0.0, 1.0, 2.0, 3.0])) >= 0)
+def test_kind_follows_from_the_number_of_clicks() -> None:
+    score, label, _ = drawn(40_000)
+    at = np.flatnonzero(np.cumsum(label) == ENOUGH_CLICKS)[0]
+    assert isinstance(calibrate(pl.Series(score[:at]), pl.Series(label[:at])), Platt)
+    assert isinstance(calibrate(score[: at + 1], label[: at + 1]), Isotonic)
 
 
 @pytest.mark.parametrize(

@@ -212,13 +212,13 @@ def test_systematic_sampling_keeps_the_size_within_one(chances: list[float], see
 
 
 def test_mixture_is_kept_where_any_part_keeps() -> None:
-    """Evenly 1 of 4 and, independently, the first two evenly 1 of 2: 1 - 3/4 * 1/2."""
-    rows = {"request_id": [1] * 5, "item_id": range(5), "label": [1, 0, 0, 0, 0], "recall_rank": [90, 1, 2, 50, 60]}
+    """Evenly 1 of 9 and, independently, 1 of the first two: 1 - 8/9 * 1/2."""
+    rows = {"request_id": [1] * 10, "item_id": range(10), "label": [0] * 9 + [1], "recall_rank": range(1, 11)}
     labelled = pl.DataFrame(rows).cast({"label": pl.UInt8, "recall_rank": pl.UInt16, "request_id": pl.Int64})
-    store = EventStore(clicks_of([(1, 0, 1.0)]), articles_of([0, 1, 2, 3, 4]))
+    store = EventStore(clicks_of([(1, 9, 1.0)]), articles_of(list(range(10))))
     requests = requests_of([(1, 1.0, 1.0)]).with_columns(request_id=pl.lit(1, pl.Int64))
     marked = mark_negatives(labelled, requests, store, SamplingConfig(sampler="random+hard", ratio=2))
-    assert marked["sampling_probability"].to_list() == pytest.approx([1, 1 - 0.75 * 0.5, 1 - 0.75 * 0.5, 0.25, 0.25])
+    assert marked["sampling_probability"].to_list() == pytest.approx([1 - 8 / 9 * 0.5] * 2 + [1 / 9] * 7 + [1])
 
 
 @pytest.mark.parametrize(
