@@ -113,8 +113,8 @@ def test_the_page_is_well_formed_and_its_charts_speak() -> None:
     parsed = outline(render_report(full()))
     charts = [attrs for tag, attrs in parsed.seen if tag == "svg"]
     ids = [str(attrs["id"]) for _, attrs in parsed.seen if "id" in attrs]
-    assert len(charts) == 5
-    assert len(ids) == len(set(ids)) == 10
+    assert len(charts) == 6
+    assert len(ids) == len(set(ids)) == 12
     assert [part for attrs in charts for part in str(attrs["aria-labelledby"]).split()] == ids
 
 
