@@ -31,22 +31,19 @@ from newsrec.asked import (
     way_of_telling,
 )
 from newsrec.assembly import Assembly
-from newsrec.bundle import read_manifest
-from newsrec.calibration import CALIBRATION, Calibrator, load_calibrator
+from newsrec.calibration import Calibrator
 from newsrec.diversity import Diversity
-from newsrec.errors import BundleError, UsageError
+from newsrec.errors import UsageError
 from newsrec.explain import explanations
 from newsrec.frames import to_polars
 from newsrec.history import store_over
 from newsrec.live import Filter, Live
-from newsrec.own import NONE, OwnFeatures, own_of_bundle
+from newsrec.loading import load_parts
+from newsrec.own import NONE, OwnFeatures
 from newsrec.progress import Progress
-from newsrec.rankers import RANKERS, Ranker
+from newsrec.rankers import Ranker
 from newsrec.rerank import Reranker
-from newsrec.state import read_state, refuse_folded
-
-NEEDED: Final = ("candidates", "features", "protocol", "ranker", "recall", "seed", "validation")
-"""Facts of the manifest that serving and evaluation cannot do without."""
+from newsrec.state import refuse_folded
 
 SAME: Final = Diversity()
 WITHDRAWN: Final = float(np.finfo(np.float32).min)
@@ -96,16 +93,10 @@ class Recommender:
             BundleError: If anything in the folder is not what `train` wrote, or `features` is not the file it needs.
             UsageError: A reranker is asked for and the bundle has none.
         """
-        folder = Path(run)
-        manifest = read_manifest(folder)
-        _refuse_incomplete(manifest, folder)
-        own = own_of_bundle(manifest, features)
-        ranker = RANKERS[manifest["ranker"]].load(folder)
-        vocabulary = Vocabulary(pl.read_parquet(folder / "vocabulary.parquet"))
-        network = _reranker(manifest, folder, reranker)
-        served = "rank" if network is None else "rerank"
-        told = load_calibrator(folder, served) if CALIBRATION in manifest["files"] else None
-        return cls(manifest, ranker, vocabulary, read_state(folder), own, network, told)
+        parts = load_parts(Path(run), features, reranker)
+        return cls(
+            parts.manifest, parts.ranker, parts.vocabulary, parts.store, parts.own, parts.reranker, parts.calibrator
+        )
 
     @property
     def store(self) -> EventStore:
@@ -235,9 +226,14 @@ class Recommender:
     ) -> npt.NDArray[np.float64]:
         """Chance of a click on each of some articles, as one candidate among those that the bundle ranks.
 
-        Args and errors as in `rank`, whose order it keeps; the chance of a withdrawn article is that of the worst.
+        Args: as in `rank`.
 
-        UsageError also where the bundle has no calibration of the order that it serves.
+        Returns:
+            Shape (n_items,), 0..1, in the order of `item_ids`; they rise with the scores of `rank`, and the chance of a
+            withdrawn article is that of the worst.
+
+        Raises:
+            UsageError: As in `rank`, and where the bundle has no calibration of the order that it serves.
         """
         if self.calibrator is None:
             raise UsageError(
@@ -386,25 +382,3 @@ class Recommender:
         """One live request."""
         user = typed_ids([user_id], live.store.users.dtype, "user_id")
         return requests_at(user, live_moment(at, live.store), context=context)
-
-
-def _reranker(manifest: dict[str, Any], folder: Path, wanted: bool | None) -> Reranker | None:
-    """The network where it is to order the top, checked also where it is not."""
-    facts = manifest.get("reranker")
-    if facts is None:
-        if wanted:
-            raise UsageError("--reranker on: expected a bundle with a reranker, found none in this one. Leave it out.")
-        return None
-    reranker = Reranker.load(folder, facts)
-    return reranker if (reranker.settings.on if wanted is None else wanted) else None
-
-
-def _refuse_incomplete(manifest: dict[str, Any], folder: Path) -> None:
-    missing = [name for name in NEEDED if name not in manifest]
-    if missing:
-        raise BundleError(f"{folder}: expected a manifest with {missing}, found none of these. Train again.")
-    if manifest["ranker"] not in sorted(RANKERS):
-        raise BundleError(
-            f"{folder}: expected a ranker of {sorted(RANKERS)}, found {manifest['ranker']!r}. "
-            "Train again, or use the newsrec that wrote it."
-        )

@@ -60,6 +60,7 @@ STAGES: Final = (
     "diversity",
     "live",
     "answers",
+    "loading",
     "serve",
     "evaluate",
     "recommend",
