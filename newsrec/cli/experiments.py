@@ -6,25 +6,17 @@ from typing import Annotated
 import typer
 
 from newsrec.cli.options import Columns, Data, Format, IntegerIds, MaxBad, Quarantine, console, names_in, read_options
+from newsrec.cli.training import Candidates, Objective, Params, TestDays, TestRequests, ValidDays, ValidRequests
 from newsrec.experiment.config import SAMPLERS
 from newsrec.experiment.questions import EXPERIMENTS
 
 Name = Annotated[str, typer.Argument(help="; ".join(f"{name}: {each.meaning}" for name, each in EXPERIMENTS.items()))]
 Out = Annotated[Path | None, typer.Option(help="Folder for what is found; a run that was stopped goes on there.")]
-Candidates = Annotated[
-    str | None, typer.Option(help="slate (the list that was shown) or recall; without it, what the format is for.")
-]
 TrainRequests = Annotated[int, typer.Option(help="Training requests at most; their whole lists stay in memory.", min=1)]
-ValidRequests = Annotated[int, typer.Option(help="Validation requests at most.", min=1)]
-TestRequests = Annotated[int, typer.Option(help="Test requests at most.", min=1)]
-TestDays = Annotated[float, typer.Option(help="Length of the test period, days.")]
-ValidDays = Annotated[float, typer.Option(help="Length of the validation period, days.")]
 Seeds = Annotated[int, typer.Option(help="Each cell is drawn and fitted so often.", min=1)]
 Samplers = Annotated[str, typer.Option(help="negatives: samplers and mixtures, separated by commas.")]
 EVERY_SAMPLER = ",".join(SAMPLERS)
 Ratios = Annotated[str, typer.Option(help="negatives: negatives per clicked article, separated by commas.")]
-Params = Annotated[Path | None, typer.Option(help="JSON file of ranker parameters, such as tuning writes.")]
-Objective = Annotated[str | None, typer.Option(help="lambdarank (default), rank_xendcg or binary.")]
 
 
 def experiment(

@@ -247,6 +247,17 @@ class TestFolding:
         assert set(told) == {"key", "time", COUNT, *values}
 
 
+BY_HAND = {
+    "counts": [5, 2, 1],
+    "sums": [8, 3],
+    "since 20": [2],
+    "since the end": [0],
+    "latest before 20": [10],
+    "last but one": [1],
+}
+"""What the index of `TestIndex` says of key 7."""
+
+
 class TestIndex:
     @pytest.fixture
     def index(self) -> EventIndex:
@@ -254,22 +265,27 @@ class TestIndex:
         past = EventIndex(np.array([7]), np.array([10]), {COUNT: np.array([3]), "v": np.array([5])})
         return EventIndex(np.array([7, 7]), np.array([20, 30]), {"v": np.array([1, 2])}).after(past)
 
-    def checked(self, index: EventIndex, more: int = 0) -> None:
+    def answers(self, index: EventIndex) -> dict[str, list[int]]:
+        """What the index says of key 7."""
         seven, late = np.array([7]), np.array([31])
-        assert [c.tolist() for c in index.counts(seven, late, (None, 15, 5))] == [[5], [2], [1]]
-        assert [c.tolist() for c in index.sums("v", seven, late, (None, 15))] == [[8], [3]]
-        assert index.counts_since(seven, np.array([20]), late).tolist() == [2]
-        assert index.counts_since(seven, late, np.array([0])).tolist() == [0]
-        assert index.latest(seven, np.array([20])).tolist() == [10]
-        assert index.nth_latest("v", seven, late, 1).tolist() == [1]
-        assert len(index) == 3 + more
+        return {
+            "counts": [int(c[0]) for c in index.counts(seven, late, (None, 15, 5))],
+            "sums": [int(c[0]) for c in index.sums("v", seven, late, (None, 15))],
+            "since 20": index.counts_since(seven, np.array([20]), late).tolist(),
+            "since the end": index.counts_since(seven, late, np.array([0])).tolist(),
+            "latest before 20": index.latest(seven, np.array([20])).tolist(),
+            "last but one": index.nth_latest("v", seven, late, 1).tolist(),
+        }
 
     def test_rows_count_the_events_they_stand_for(self, index: EventIndex) -> None:
-        self.checked(index)
+        assert self.answers(index) == BY_HAND
+        assert len(index) == 3
 
     def test_they_do_so_when_segments_are_merged(self, index: EventIndex) -> None:
-        assert len(index.extended(np.array([8] * 9), np.arange(9), {"v": np.ones(9, np.int64)})._segments) == 1
-        self.checked(index.extended(np.array([8] * 9), np.arange(9), {"v": np.ones(9, np.int64)}), 9)
+        merged = index.extended(np.array([8] * 9), np.arange(9), {"v": np.ones(9, np.int64)})
+        assert len(merged._segments) == 1
+        assert self.answers(merged) == BY_HAND
+        assert len(merged) == 3 + 9
 
     def test_without_rows_of_its_own(self) -> None:
         past = EventIndex(np.array([7]), np.array([10]), {COUNT: np.array([3])})
