@@ -192,6 +192,11 @@ class EventStore:
         """Rank of each article by its id: breaks ties the same way however the articles came in; shape (n_items,)."""
         return self._items.order()
 
+    @cached_property
+    def user_order(self) -> Ints:
+        """Rank of each user by its id, as `item_order`; shape (n_users,)."""
+        return self._users.order()
+
     @property
     def created(self) -> Ints:
         """Creation time per item code in ms, `NO_TIME` where unknown; shape (n_items,)."""
@@ -277,7 +282,7 @@ class EventStore:
 
     def _grow(self, old: "EventStore", more: Mapping[str, pl.DataFrame]) -> bool:
         """Take the frames in, being a copy of `old`; False where they change what older events mean."""
-        for cached in ("exists_from", "item_order", "sequences"):
+        for cached in ("exists_from", "item_order", "user_order", "sequences"):
             self.__dict__.pop(cached, None)
         clicks, articles, shown = (more.get(name) for name in ("clicks", "articles", "impressions"))
         events = [frame for frame in (clicks, shown) if frame is not None]

@@ -15,6 +15,8 @@ from features.catalog import FAMILIES, Feature, features_for, parts_of
 from features.events import EventStore
 from features.vocabulary import Vocabulary
 from newsrec.candidates import (
+    ALIKE,
+    MergeConfig,
     SamplingConfig,
     label,
     on_slates,
@@ -27,7 +29,7 @@ from newsrec.exposure import exposure_weights, places
 from newsrec.metrics import effective_size
 from newsrec.progress import Clock, Progress, Silent
 from newsrec.rankers.base import RankingData
-from newsrec.recall import CHANNELS, Channel, RecallRequests, RecallSettings
+from newsrec.recall import CHANNELS, Channel, RecallRequests, RecallSettings, refuse_lacking
 from newsrec.sampling import mark_negatives
 
 CHUNK_REQUESTS = 10_000
@@ -52,6 +54,8 @@ class Assembly:
     clock: Clock = field(default_factory=Clock)
     slates: pl.DataFrame | None = None
     """`request_id, item_id` of the lists that requests bring along, in their order; None where recall proposes."""
+    merge: MergeConfig = ALIKE
+    """How lists of several channels become one."""
 
     @classmethod
     def of(
@@ -66,6 +70,7 @@ class Assembly:
         slates: pl.DataFrame | None = None,
         without: Collection[str] = (),
         own: Sequence[Feature] = (),
+        merge: MergeConfig = ALIKE,
     ) -> "Assembly":
         """Fit the named channels on the store.
 
@@ -80,13 +85,16 @@ class Assembly:
             slates: Lists that requests bring along; channels are then optional.
             without: Features and families to leave out.
             own: Features of an own file (`newsrec.own`), after those of the catalogue.
+            merge: Quotas and weights of the channels.
 
         Raises:
-            UsageError: An unknown channel, feature or family, or a named feature that this log or version cannot make.
+            UsageError: An unknown channel, feature or family, a channel whose data the log lacks, or a named feature
+                that this log or version cannot make.
         """
-        unknown = sorted(set(channels) - set(CHANNELS))
-        if unknown or not (channels or slates is not None):
-            raise UsageError(f"--recall: expected channels of {sorted(CHANNELS)}, found {unknown or 'none'}.")
+        if not channels and slates is None:
+            raise UsageError(f"--recall: expected channels of {sorted(CHANNELS)}, found none.")
+        refuse_lacking(channels, store)
+        merge.refuse_contradictions(channels)
         clock = clock or Clock()
         with clock.time("recall"):
             fitted = {name: CHANNELS[name]().fit(store, settings) for name in channels}
@@ -95,13 +103,13 @@ class Assembly:
         features = _features(channels, has, without, own)
         if feature_names is not None:
             features = _named(features, feature_names)
-        return cls(store, fitted, known, features, list_length, clock, slates)
+        return cls(store, fitted, known, features, list_length, clock, slates, merge)
 
     def lists(self, requests: pl.DataFrame) -> tuple[pl.DataFrame, RecallRequests]:
         """Candidates of some requests: their own lists, or whole merged lists of recall before any cut."""
         coded = RecallRequests.of(requests, self.store)
         with self.clock.time("recall"):
-            proposed = propose(self.channels, coded, self.store.items) if self.channels else None
+            proposed = propose(self.channels, coded, self.store.items, self.merge) if self.channels else None
             if self.slates is None:
                 return cast(pl.DataFrame, proposed), coded
             ids = requests.select("request_id")

@@ -5,12 +5,14 @@ scores. Sampling comes after recall and only for training; what validation and t
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
+from typing import Final
 
 import numpy as np
 import polars as pl
 
+from newsrec.errors import UsageError
 from newsrec.recall import Channel, RecallRequests
 
 FUSION_OFFSET = 10
@@ -40,26 +42,60 @@ class SamplingConfig:
     """Rows keep the place at which they were shown, for a ranker that learns its bias."""
 
 
-def propose(channels: Mapping[str, Channel], requests: RecallRequests, items: pl.Series) -> pl.DataFrame:
+@dataclass(frozen=True)
+class MergeConfig:
+    """How the channels' lists become one."""
+
+    quotas: Mapping[str, int] = field(default_factory=dict)
+    """At most so many articles of a channel, its best, >= 1; all of a channel that is not named."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """How much a channel's ranks count, > 0; 1 for a channel that is not named."""
+
+    def refuse_contradictions(self, channels: Sequence[str]) -> None:
+        """Find out what cannot be done with these channels.
+
+        Raises:
+            UsageError: A channel that is not asked, or a number out of range.
+        """
+        for name, value in [*self.quotas.items(), *self.weights.items()]:
+            if name not in channels:
+                raise UsageError(
+                    f"--quota {name}: expected one of the channels {sorted(channels)}. Name it in --recall."
+                )
+            if not 0 < value < float("inf"):
+                raise UsageError(f"--quota {name}: expected a number above zero, found {value}.")
+
+
+ALIKE: Final = MergeConfig()
+"""Whole lists, every channel as good as another."""
+
+
+def propose(
+    channels: Mapping[str, Channel], requests: RecallRequests, items: pl.Series, merge: MergeConfig = ALIKE
+) -> pl.DataFrame:
     """Ask every channel and merge.
 
     Args:
         channels: Fitted channels by name.
         requests: The requests.
         items: `item_id` of each article code.
+        merge: Quotas and weights of the channels.
 
     Returns:
         `request_id, item_id`, `<channel>_score` (Float32) and `<channel>_rank` (UInt16) per channel, null where it did
         not propose the article, and `recall_rank` (UInt16, 1 is best); sorted by request (in their order) and rank.
     """
     frames = [
-        channel.recall(requests).rename({"score": f"{name}_score", "rank": f"{name}_rank"})
+        _within(channel.recall(requests), merge.quotas.get(name)).rename(
+            {"score": f"{name}_score", "rank": f"{name}_rank"}
+        )
         for name, channel in channels.items()
     ]
     # Channels after the first only add columns and rows; a row that several propose stays one.
     merged = reduce(lambda a, b: a.join(b, on=["row", "item"], how="full", coalesce=True), frames)
     fused = pl.sum_horizontal(
-        (1.0 / (FUSION_OFFSET + pl.col(f"{name}_rank").cast(pl.Float64))).fill_null(0.0) for name in channels
+        (merge.weights.get(name, 1.0) / (FUSION_OFFSET + pl.col(f"{name}_rank").cast(pl.Float64))).fill_null(0.0)
+        for name in channels
     )
     # Ties by the article's id: codes depend on the order in which a running store met the articles.
     tie = pl.Series("tie", requests.store.item_order[merged["item"].to_numpy()])
@@ -132,6 +168,10 @@ def on_slates(slates: pl.DataFrame, proposed: pl.DataFrame, channels: Sequence[s
     said = [f"{name}_{what}" for name in channels for what in ("score", "rank")]
     told = proposed.select("request_id", "item_id", *said, "recall_rank")
     return slates.join(told, on=["request_id", "item_id"], how="left", maintain_order="left")
+
+
+def _within(found: pl.DataFrame, quota: int | None) -> pl.DataFrame:
+    return found if quota is None else found.filter(pl.col("rank") <= quota)
 
 
 def _place_in_group(group: pl.Series) -> np.ndarray:

@@ -20,6 +20,7 @@ from features.vocabulary import Vocabulary
 from features.windows import Ints
 from newsrec.asked import Id, typed_ids
 from newsrec.assembly import Assembly
+from newsrec.candidates import ALIKE, MergeConfig
 from newsrec.diversity import Diversity
 from newsrec.errors import UsageError
 from newsrec.recall import RecallSettings
@@ -73,7 +74,7 @@ class Live:
 
     @property
     def recall(self) -> dict[str, Any]:
-        """What the bundle says of recall: `channels`, `settings`, `list_length`."""
+        """What the bundle says of recall: `channels`, `settings`, `list_length`, `merge`."""
         found: dict[str, Any] = self._manifest["recall"]
         return found
 
@@ -157,6 +158,7 @@ class Live:
             recall["list_length"],
             slates=None if recall["channels"] or proposing else slates,
             own=self._own,
+            merge=ALIKE if proposing else MergeConfig(**recall.get("merge", {})),
         )
 
     def withdrawn_among(self, items: pl.Series) -> np.ndarray:

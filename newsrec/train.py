@@ -30,6 +30,7 @@ from newsrec.own import OwnFeatures, read_own
 from newsrec.process import peak_rss_mb
 from newsrec.progress import Clock, Progress, Silent
 from newsrec.rankers import RANKERS, Ranker, RankingData
+from newsrec.recall import ALL, refuse_lacking, working
 from newsrec.report import render_report
 from newsrec.simulate import SimulationConfig, simulate
 from newsrec.slates import SPLITS
@@ -80,6 +81,10 @@ def train(config: TrainConfig = DEFAULTS, progress: Progress | None = None, *, l
         # 2 split
         config = config.settled(log)
         store = EventStore(log.clicks, log.articles, log.impressions)
+        if config.recall == (ALL,):
+            config = replace(config, recall=working(store, tell.say))
+        refuse_lacking(config.recall or (), store)
+        config.merge.refuse_contradictions(config.recall or ())
         split = SPLITS[config.candidates or ""](log, store, replace(config.split, seed=config.seed))
         split = replace(split, requests=own.with_columns(split.requests, log.impressions))
 
@@ -185,6 +190,7 @@ def assembly_of(
         slates=split.slates,
         without=config.without,
         own=own.features,
+        merge=config.merge,
     )
 
 
@@ -348,8 +354,11 @@ def _write(
             "candidates": config.candidates,
             "recall": {
                 "channels": list(config.recall or ()),
-                "settings": {"refresh_ms": config.recall_settings.refresh_ms, "depth": config.recall_settings.depth},
+                "settings": {
+                    name: getattr(config.recall_settings, name) for name in ("refresh_ms", "depth", "training_ms")
+                },
                 "list_length": config.list_length,
+                "merge": {"quotas": dict(config.merge.quotas), "weights": dict(config.merge.weights)},
             },
             "state": memory.facts(),
             "sampling": asdict(replace(config.sampling, seed=config.seed)),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from newsrec.assembly import LIST_LENGTH
-from newsrec.candidates import SamplingConfig
+from newsrec.candidates import ALIKE, MergeConfig, SamplingConfig
 from newsrec.data import SHUFFLED_FORMATS, SLATE_FORMATS, Log, ReadOptions
 from newsrec.errors import UsageError
 from newsrec.exposure import PROPENSITIES
@@ -47,10 +47,11 @@ class TrainConfig:
     candidates: str | None = None
     """`slate` (the lists that were shown) or `recall`; None is what the format is made for."""
     recall: tuple[str, ...] | None = None
-    """Names in `newsrec.recall.CHANNELS`; None is `DEFAULT_CHANNELS`, and none of them for shown lists."""
+    """Names in `newsrec.recall.CHANNELS`, or `all` alone; None is `DEFAULT_CHANNELS`, and none for shown lists."""
     without: tuple[str, ...] = ()
     """Features and families of features to leave out."""
     recall_settings: RecallSettings = RecallSettings()
+    merge: MergeConfig = ALIKE
     list_length: int = LIST_LENGTH
     """Candidates per request at most, 10..10000."""
     split: SplitConfig = SplitConfig()

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -16,7 +17,7 @@ from features.events import EventStore, take
 from features.vocabulary import Vocabulary
 from newsrec.candidates import propose
 from newsrec.data.log import Log
-from newsrec.recall import CHANNELS, Channel, RecallRequests, RecallSettings
+from newsrec.recall import CHANNELS, Channel, RecallRequests, RecallSettings, working
 
 START = datetime(2024, 1, 8, tzinfo=UTC)
 """First moment of every small log: a whole hour, so that grid moments and clicks coincide."""
@@ -317,15 +318,27 @@ def candidates_for(log: Log, requests: pl.DataFrame, per_request: int = 9, seed:
     return frame.with_columns(pl.col("recall_rank").cast(pl.UInt16)).with_columns(**scores)
 
 
+def equipped(log: Log) -> Log:
+    """The log with what some channel needs where it has none: embeddings of the articles, a region of the clicks."""
+    clicks, articles = log.clicks, log.articles
+    if not {"region", "device", "referrer"} & set(clicks.columns):
+        clicks = clicks.with_columns(region=pl.lit("north"))
+    if "embedding" not in articles.columns:
+        number = articles["item_id"].cast(pl.String).str.extract(r"(\d+)").cast(pl.Int64)
+        vectors = [[1.0, (n % 5) / 5, (n % 7) / 7, (n % 3) / 3] for n in number]
+        articles = articles.with_columns(pl.Series("embedding", vectors, dtype=pl.Array(pl.Float32, 4)))
+    return replace(log, clicks=clicks, articles=articles)
+
+
 def store_of(log: Log) -> EventStore:
     """Everything the log has."""
     return EventStore(log.clicks, log.articles, log.impressions)
 
 
 def fitted(log: Log, settings: RecallSettings = SHALLOW) -> tuple[EventStore, dict[str, Channel]]:
-    """The log's store and every channel fitted on it."""
+    """The log's store and every channel that can work on it."""
     store = store_of(log)
-    return store, {name: make().fit(store, settings) for name, make in CHANNELS.items()}
+    return store, {name: CHANNELS[name]().fit(store, settings) for name in working(store)}
 
 
 def recalled(log: Log, name: str, requests: pl.DataFrame, settings: RecallSettings = SHALLOW) -> pl.DataFrame:
@@ -340,9 +353,12 @@ def recalled(log: Log, name: str, requests: pl.DataFrame, settings: RecallSettin
     ).sort("request_id", "rank")
 
 
-def proposed(log: Log, requests: pl.DataFrame, settings: RecallSettings = SHALLOW) -> pl.DataFrame:
-    """The merged lists of all channels."""
-    store, channels = fitted(log, settings)
+def proposed(
+    log: Log, requests: pl.DataFrame, settings: RecallSettings = SHALLOW, names: Sequence[str] | None = None
+) -> pl.DataFrame:
+    """The merged lists of some channels, of all that can work on the log without names."""
+    store = store_of(log)
+    channels = {name: CHANNELS[name]().fit(store, settings) for name in names or working(store)}
     return propose(channels, RecallRequests.of(requests, store), store.items)
 
 
@@ -351,22 +367,30 @@ def all_features() -> tuple[Feature, ...]:
     return features_for(CHANNELS)
 
 
+def features_of(candidates: pl.DataFrame) -> tuple[Feature, ...]:
+    """Every feature, those of the channels that the candidates carry included."""
+    return features_for([name for name in CHANNELS if f"{name}_score" in candidates.columns])
+
+
 def described(
     log: Log, candidates: pl.DataFrame, requests: pl.DataFrame, vocabulary: Vocabulary | None = None
 ) -> pl.DataFrame:
-    """Every feature of the candidates, beside `request_id` and `item_id`."""
+    """Every feature of the candidates, of the channels that they carry, beside `request_id` and `item_id`."""
     known = vocabulary or Vocabulary.of(log.clicks, 2, log.impressions)
     store = store_of(log)
     rows = candidates.filter("kept") if "kept" in candidates.columns else candidates
-    return rows.select("request_id", "item_id").hstack(build(candidates, requests, store, known, all_features()))
+    return rows.select("request_id", "item_id").hstack(
+        build(candidates, requests, store, known, features_of(candidates))
+    )
 
 
 def bits(frame: pl.DataFrame) -> list[object]:
     """The frame's content to the last bit, NaN and null told apart."""
-    return [
-        (c.name, c.dtype, c.is_null().to_list(), c.fill_null(0).to_numpy().tobytes() if c.dtype.is_float() else [*c])
-        for c in frame
-    ]
+
+    def values(column: pl.Series) -> object:
+        return column.fill_null(0).to_numpy().tobytes() if column.dtype.is_float() else column.to_list()
+
+    return [(c.name, c.dtype, c.is_null().to_list(), values(c)) for c in frame]
 
 
 def shown(log: Log) -> pl.DataFrame:

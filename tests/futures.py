@@ -1,6 +1,6 @@
 """Other futures of a log, and what of them reaches what a request is shown: the means of the leak tests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final, Self
 
@@ -13,7 +13,7 @@ from features.events import EventStore
 from features.vocabulary import Vocabulary
 from newsrec.data import Log
 from newsrec.recall import Channel, RecallRequests, RecallSettings
-from tests.factories import SHALLOW, UNKNOWN_ITEM, all_features, bits, candidates_for, requests_for, store_of
+from tests.factories import SHALLOW, UNKNOWN_ITEM, bits, candidates_for, features_of, requests_for, store_of
 
 View = Callable[[Log], pl.DataFrame]
 """What a request is shown of a log."""
@@ -21,6 +21,14 @@ View = Callable[[Log], pl.DataFrame]
 
 class Bestseller:
     """Proposes what is clicked most in the whole log."""
+
+    last_clicks = 0
+
+    def reach(self, settings: RecallSettings) -> int:
+        return settings.refresh_ms
+
+    def lacks(self, store: EventStore) -> str | None:
+        return None
 
     def fit(self, store: EventStore, settings: RecallSettings) -> Self:
         self.store = store
@@ -157,16 +165,23 @@ def seen(view: View, log: Log, at: pl.Expr) -> set[str]:
 
 def feature_view(asked: pl.DataFrame, candidates: pl.DataFrame, vocabulary: Vocabulary) -> View:
     def view(log: Log) -> pl.DataFrame:
-        return build(candidates, asked, store_of(log), vocabulary, all_features())
+        return build(candidates, asked, store_of(log), vocabulary, features_of(candidates))
 
     return view
 
 
-def recall_view(make: Callable[[], Channel], asked: pl.DataFrame) -> View:
+def recall_view(channels: Mapping[str, Callable[[], Channel]], asked: pl.DataFrame) -> View:
+    """One column per channel: all that it proposes, to the last bit. One store serves them all."""
+
     def view(log: Log) -> pl.DataFrame:
         store = store_of(log)
-        found = make().fit(store, SHALLOW).recall(RecallRequests.of(asked, store))
-        return found.with_columns(store.items.gather(found["item"]).alias("item"))
+        requests = RecallRequests.of(asked, store)
+
+        def told(make: Callable[[], Channel]) -> str:
+            found = make().fit(store, SHALLOW).recall(requests)
+            return repr(bits(found.with_columns(store.items.gather(found["item"]).alias("item"))))
+
+        return pl.DataFrame({name: [told(make)] for name, make in channels.items()})
 
     return view
 

@@ -1,4 +1,4 @@
-"""Who may import whom: `features` <- `newsrec` <- `tuning`, stages in their order, serving with four packages only."""
+"""Who may import whom: `features` <- `newsrec` <- `tuning`, stages in their order, serving with few packages only."""
 
 import ast
 import sys
@@ -74,8 +74,9 @@ STAGES: Final = (
 """Modules and folders of `newsrec`; each imports only those before it. Only the `__main__` of a verb calls the last."""
 
 SERVING: Final = ("newsrec.serve", "newsrec.recommend")
-SERVING_PACKAGES: Final = {"numpy", "polars", "lightgbm", "onnxruntime"}
-NEVER_SERVING: Final = ("torch", "optuna", "matplotlib", "plotly", "typer", "rich", "jinja2")
+SERVING_PACKAGES: Final = {"numpy", "polars", "scipy", "lightgbm", "onnxruntime", "usearch"}
+"""scipy comes with lightgbm; usearch is loaded where a channel has an index."""
+NEVER_SERVING: Final = ("torch", "usearch", "optuna", "matplotlib", "plotly", "typer", "rich", "jinja2")
 NETWORKS: Final = {
     *(f"newsrec.neural.{name}" for name in ("checkpoint", "export", "losses", "model", "trainer")),
     *(f"newsrec.rerankers.{name}" for name in ("base", "layers", "own", "stage")),
@@ -97,12 +98,16 @@ ONLY_IN: Final = {
     "torch": NETWORKS,
     "onnx": WITH_ONNX,
     "onnxruntime": {"newsrec.sessions", "newsrec.rerankers.int8"},
+    "scipy": {f"newsrec.recall.{name}" for name in ("dense", "item2vec", "swing", "usercf", "windows")},
+    "usearch": {"newsrec.recall.content"},
     "plotly": set(),
     "matplotlib": set(),
     "sklearn": set(),
     "pyarrow": set(),
 }
 """Modules of `features` and `newsrec` that may import a package; those not named here may stand anywhere."""
+OPTIONAL: Final = {"usearch"}
+"""What is imported where it is installed; an extra of its own declares it."""
 PICKLES: Final = {"pickle", "cPickle", "_pickle", "joblib", "dill", "cloudpickle", "shelve", "marshal"}
 
 
@@ -212,7 +217,7 @@ def test_nothing_is_pickled_and_nothing_printed(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SERVING)
-def test_serving_reaches_four_packages_only(name: str) -> None:
+def test_serving_reaches_few_packages_only(name: str) -> None:
     reached = reached_from(name)
     assert {"newsrec.assembly", "features.build", "newsrec.rankers.lgbm", "newsrec.bundle"} <= reached
     assert third_party(set().union(*(IMPORTS[module] for module in reached))) <= SERVING_PACKAGES
@@ -228,7 +233,7 @@ def test_what_is_imported_is_declared() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     names = {line.split(">")[0] for line in declared}
     imported = set().union(*(IMPORTS[n] for n in PATHS if not n.startswith("tuning") and n not in NETWORKS | WITH_ONNX))
-    assert third_party(imported) <= names
+    assert third_party(imported) <= names | OPTIONAL
 
 
 def test_what_networks_import_is_declared_as_the_neural_extra() -> None:

@@ -80,5 +80,5 @@ class TestTheCheckItself:
 
     def test_finds_a_channel_that_looks_ahead(self) -> None:
         log = small_log(0)
-        found = [seen(recall_view(Bestseller, asked), log, at) for asked, at in each_request(log, 0)]
-        assert {f"{change.__name__}: score" for change in (deleted, appended, changed)} <= set().union(*found)
+        found = [seen(recall_view({"bestseller": Bestseller}, asked), log, at) for asked, at in each_request(log, 0)]
+        assert {f"{change.__name__}: bestseller" for change in (deleted, appended, changed)} <= set().union(*found)

@@ -14,7 +14,7 @@ from newsrec.candidates import SamplingConfig
 from newsrec.data import Log
 from newsrec.metrics import METRICS, per_request, summarise
 from newsrec.rankers import RANKERS
-from newsrec.recall import CHANNELS, RecallSettings
+from newsrec.recall import DEFAULT_CHANNELS, RecallSettings
 from newsrec.split import SplitConfig, split_log
 from newsrec.train import TrainResult
 from tests.conftest import FEW_TREES
@@ -47,7 +47,7 @@ class TestTheLabel:
         """Clicks drawn at random from each list: the same path then ranks them no better than chance."""
         store = EventStore(log.clicks, log.articles)
         split = split_log(log, store, SplitConfig())
-        assembly = Assembly.of(store, tuple(CHANNELS), RecallSettings())
+        assembly = Assembly.of(store, DEFAULT_CHANNELS, RecallSettings())
         lists = assembly.cut(assembly.lists(split.requests)[0])
         drawn = (
             lists.sample(fraction=1, shuffle=True, seed=1)

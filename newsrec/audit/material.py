@@ -17,7 +17,7 @@ from newsrec.candidates import label
 from newsrec.data import SLATE_FORMATS, Log
 from newsrec.errors import DataError
 from newsrec.own import OwnFeatures
-from newsrec.recall import CHANNELS, RecallSettings
+from newsrec.recall import RecallSettings, working
 from newsrec.slates import SPLITS
 from newsrec.split import Split, SplitConfig
 
@@ -63,7 +63,7 @@ class Material:
     def assembly(self) -> Assembly:
         """Channels and features over the whole log, for requests at any moment of it."""
         return Assembly.of(
-            self.store, tuple(CHANNELS), SETTINGS, self.vocabulary, slates=self.split.slates, own=self.own.features
+            self.store, working(self.store), SETTINGS, self.vocabulary, slates=self.split.slates, own=self.own.features
         )
 
     @property

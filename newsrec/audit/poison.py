@@ -17,7 +17,7 @@ from features.events import EventStore
 from newsrec.assembly import Assembly
 from newsrec.audit.material import SETTINGS, Material, at_moments
 from newsrec.data import Log
-from newsrec.recall import CHANNELS, RecallRequests
+from newsrec.recall import RecallRequests, working
 from newsrec.slates import canonical_requests, requests_of
 
 CUTS: Final = 5
@@ -76,7 +76,7 @@ def view(log: Log, cut: Cut, material: Material) -> dict[str, object]:
     names = [f.name for f in material.features]
     settings = replace(SETTINGS, since=cut.at)
     assembly = Assembly.of(
-        store, tuple(CHANNELS), settings, material.vocabulary, names, slates=cut.candidates, own=material.own.features
+        store, working(store), settings, material.vocabulary, names, slates=cut.candidates, own=material.own.features
     )
     lists, coded = assembly.lists(cut.requests)
     seen: dict[str, object] = {column.name: bits(column) for column in assembly.describe(lists, cut.requests)}
@@ -127,7 +127,7 @@ def _candidates(
     log: Log, store: EventStore, requests: pl.DataFrame, own: pl.DataFrame, moment: pl.Expr
 ) -> pl.DataFrame:
     """The requests' own lists and what recall proposes, of articles that are known before the moment."""
-    assembly = Assembly.of(store, tuple(CHANNELS), SETTINGS, list_length=PROPOSED)
+    assembly = Assembly.of(store, working(store), SETTINGS, list_length=PROPOSED)
     proposed = assembly.cut(assembly.lists(requests)[0]).select("request_id", "item_id")
     both = pl.concat([own, proposed]).unique(maintain_order=True)
     met = [log.clicks.filter(pl.col("clicked_at") < moment)["item_id"]]

@@ -69,6 +69,19 @@ def read_options(
     return ReadOptions(columns, integer_ids, quarantine, max_bad_share)
 
 
+def quotas_in(words: list[str] | None) -> dict[str, int]:
+    """What `--quota` says: channel -> articles.
+
+    Raises:
+        UsageError: Not a channel and a whole number.
+    """
+    pairs = [word.partition("=") for word in words or []]
+    wrong = ["".join(pair) for pair in pairs if not (pair[0] and pair[2].isdecimal())]
+    if wrong:
+        raise UsageError(f"--quota: expected channel=number, found {wrong}. Write it like usercf=50.")
+    return {name: int(number) for name, _, number in pairs}
+
+
 def moment(text: str | None) -> datetime | None:
     """The moment of `--at`; without a time zone it is UTC.
 

@@ -17,10 +17,11 @@ from newsrec.cli.options import (
     Validation,
     console,
     names_in,
+    quotas_in,
     read_options,
 )
 from newsrec.exposure import PROPENSITIES
-from newsrec.recall import CHANNELS, DEFAULT_CHANNELS
+from newsrec.recall import ALL, CHANNELS, DEFAULT_CHANNELS
 from newsrec.rerankers import RERANKERS
 from newsrec.sampling import SAMPLERS
 
@@ -30,7 +31,8 @@ Held = Annotated[Validation, typer.Option(help="How the test requests are held o
 Recall = Annotated[
     str | None,
     typer.Option(
-        help=f"Recall channels, separated by commas: {','.join(CHANNELS)}. "
+        help=f"Recall channels, separated by commas: {', '.join(CHANNELS)}. "
+        f"{ALL}: every one that the log has the data for. "
         f"Without it {','.join(DEFAULT_CHANNELS)}, and none for slate."
     ),
 ]
@@ -92,6 +94,10 @@ KeepDays = Annotated[
     typer.Option(help="Days of events that the bundle keeps whole, folding earlier ones; without it all.", min=1),
 ]
 RecallRefresh = Annotated[float, typer.Option(help="Minutes between refreshes of the recall tables.")]
+Quotas = Annotated[
+    list[str] | None,
+    typer.Option("--quota", help="At most so many articles of a channel: usercf=50. Repeat for each channel."),
+]
 ListLength = Annotated[int, typer.Option(help="Candidates per request at most, 10..10000.")]
 
 
@@ -129,6 +135,7 @@ def train(
     keep_days: KeepDays = None,
     recall_refresh: RecallRefresh = 30.0,
     list_length: ListLength = 100,
+    quota: Quotas = None,
     column: Columns = None,
     integer_ids: IntegerIds = False,
     quarantine: Quarantine = None,
@@ -145,7 +152,7 @@ def train(
     newsrec train --data clicks.csv --format table --column user_id=reader --column item_id=story
     """
     from newsrec import train as stage
-    from newsrec.candidates import SamplingConfig
+    from newsrec.candidates import MergeConfig, SamplingConfig
     from newsrec.earlier import config_of_run
     from newsrec.params import ParamsFile, load_params
     from newsrec.recall import settings_of
@@ -180,6 +187,7 @@ def train(
         without=names_in(without),
         recall_settings=settings_of(recall_refresh, list_length),
         list_length=list_length,
+        merge=MergeConfig(quotas=quotas_in(quota)),
         split=periods,
         sampling=SamplingConfig(
             sampler=negatives,

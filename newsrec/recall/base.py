@@ -4,15 +4,16 @@ Channels are refreshed on a grid, as a production system refreshes its tables: a
 grid moment at or before its `statistics_at` would have built.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, Self
 
 import numpy as np
 import polars as pl
 
-from features.columns import MINUTE
+from features.columns import HOUR, MINUTE
 from features.events import EventStore, milliseconds, read_before
-from features.windows import Ints
+from features.windows import NO_TIME, Ints, grid_before
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,14 @@ class RecallSettings:
     """Step of the refresh grid, ms, > 0."""
     depth: int = 100
     """Articles a channel proposes per request at most, >= 1."""
+    training_ms: int = 3 * HOUR
+    """Step of the grid on which channels that train a model train it, ms; at least `refresh_ms`, else that."""
     since: int | None = None
     """No request will stand before this moment, ms, so older clicks need not be prepared; None prepares all."""
+
+    def buckets(self, hours: float) -> int:
+        """Refreshes in so many hours, at least one."""
+        return max(1, round(hours * HOUR / self.refresh_ms))
 
     def first_bucket(self, window: int) -> int:
         """The first refresh bucket that a window of so many buckets can reach from `since`."""
@@ -76,6 +83,10 @@ class Channel(Protocol):
         that a user has read an article matters for ever."""
         ...
 
+    def lacks(self, store: EventStore) -> str | None:
+        """What the channel needs and this log (or this installation) does not have, in words; None if nothing."""
+        ...
+
     def fit(self, store: EventStore, settings: RecallSettings) -> Self:
         """Take the log. May precompute over all of it if `recall` uses only what lies before the grid moment."""
         ...
@@ -93,6 +104,11 @@ class Channel(Protocol):
             before, none that does not exist yet. Ties are broken by item, so that the order of the log does not matter.
         """
         ...
+
+
+def nothing() -> pl.DataFrame:
+    """No proposal at all."""
+    return pl.DataFrame(schema={"row": pl.UInt32, "item": pl.Int64, "score": pl.Float32, "rank": pl.UInt16})
 
 
 def clicks_per_bucket(store: EventStore, settings: RecallSettings, first: int) -> pl.DataFrame:
@@ -115,6 +131,25 @@ def alive(scored: pl.DataFrame, requests: RecallRequests) -> pl.DataFrame:
     """Only the rows (`row, item`) whose article exists at the request."""
     exists = requests.store.exists_from[scored["item"].to_numpy()]
     return scored[np.flatnonzero(exists < requests.at[scored["row"].to_numpy()])]
+
+
+def young_articles(store: EventStore, known_at: int, until: int, max_age: int) -> Ints:
+    """Codes of the articles that exist and are at most `max_age` old at `until` (ms).
+
+    When an article was created is known from then on; of one without that, only events before `known_at` tell.
+    """
+    exists = store.exists_from
+    border = np.where(store.created == NO_TIME, min(known_at, until), until)
+    return np.flatnonzero((exists < border) & (exists >= until - max_age))
+
+
+def moments(requests: RecallRequests, settings: RecallSettings) -> Iterator[tuple[int, int, Ints]]:
+    """Requests by what they can know: `(refresh, end of the grid step of the request itself in ms, rows)`."""
+    refresh = grid_before(requests.statistics_at, settings.refresh_ms)
+    until = (grid_before(requests.at, settings.refresh_ms) + 1) * settings.refresh_ms
+    groups = pl.DataFrame({"refresh": refresh, "until": until}).with_row_index("row")
+    for (grid, end), own in groups.partition_by("refresh", "until", as_dict=True, maintain_order=True).items():
+        yield int(grid), int(end), own["row"].cast(pl.Int64).to_numpy()
 
 
 def by_score(scored: pl.DataFrame, store: EventStore, *groups: str) -> pl.DataFrame:

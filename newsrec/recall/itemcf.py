@@ -7,23 +7,16 @@ order. Direction and distance weights: public write-ups of the Tianchi news comp
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Self
 
 import numpy as np
 import polars as pl
 
 from features.columns import HOUR
-from features.events import EventStore, history
-from features.windows import Ints, grid_before, previous_in_sequence
-from newsrec.recall.base import (
-    RecallRequests,
-    RecallSettings,
-    alive,
-    clicked_before,
-    clicks_per_bucket,
-    top_rows,
-)
+from features.events import EventStore
+from features.windows import Ints, previous_in_sequence
+from newsrec.recall.base import RecallRequests, RecallSettings, clicks_per_bucket
+from newsrec.recall.neighbours import HistoryWeights, ItemToItem
 
 
 @dataclass(frozen=True)
@@ -53,12 +46,6 @@ class ItemCFParams:
 WEIGHT_UNIT = 1_000
 """Pair weights are kept in thousandths."""
 
-FEW_SOURCES = 500
-"""So few articles at one refresh are looked up in a table of all, which is kept until another refresh is asked for."""
-
-CHUNK_EXPANSIONS = 8_000_000
-"""Rows of (request, history item, neighbour) handled at once; bounds the memory."""
-
 
 class ItemCF:
     """The `itemcf` channel."""
@@ -73,6 +60,9 @@ class ItemCF:
     def reach(self, settings: RecallSettings) -> int:
         return (self._buckets(settings) + 1) * settings.refresh_ms
 
+    def lacks(self, store: EventStore) -> str | None:
+        return None
+
     def fit(self, store: EventStore, settings: RecallSettings) -> Self:
         self._store = store
         self._settings = settings
@@ -80,36 +70,16 @@ class ItemCF:
         self._first_bucket = settings.first_bucket(self._window)
         self._pairs = self._count_pairs()
         self._clicks = clicks_per_bucket(store, settings, self._first_bucket)
-        self._whole: tuple[int, pl.DataFrame] | None = None
+        p = self.params
+        weights = HistoryWeights(p.history, p.history_decay, p.neighbours)
+        self._lists = ItemToItem(store, settings, weights, self._similar)
         return self
 
     def recall(self, requests: RecallRequests) -> pl.DataFrame:
-        row, place, age = history(requests.store, requests.user, requests.at, self.params.history)
-        asked = pl.DataFrame(
-            {
-                "row": row.astype(np.uint32),
-                "grid": grid_before(requests.statistics_at, self._settings.refresh_ms)[row],
-                "source": requests.store.tables["clicks"]["item"][place],
-                "weight": self.params.history_decay ** age.astype(np.float64),
-            }
-        )
-        neighbours = self._neighbours(asked.select("grid", "source").unique())
-        seen = clicked_before(requests)
-        parts = [self._score(part, neighbours, seen, requests) for part in self._chunks(asked)]
-        return pl.concat(parts) if parts else _nothing()
+        return self._lists.recall(requests)
 
     def table(self, at: int) -> pl.DataFrame:
-        sources = pl.DataFrame({"source": np.arange(self._store.n_items, dtype=np.int64)})
-        grid = at // self._settings.refresh_ms
-        best = self._neighbours(sources.with_columns(pl.lit(grid, pl.Int64).alias("grid")))
-        best = best.sort(["source", "similarity", "target"], descending=[False, True, False])
-        return pl.DataFrame(
-            {
-                "item_id": self._store.items.gather(best["source"]),
-                "neighbour_id": self._store.items.gather(best["target"]),
-                "similarity": best["similarity"].cast(pl.Float32),
-            }
-        )
+        return self._lists.table(at)
 
     def _buckets(self, settings: RecallSettings) -> int:
         """Refreshes that a pair is remembered."""
@@ -133,39 +103,13 @@ class ItemCF:
             ]
         return pl.concat(frames).group_by("bucket", "source", "target").agg(pl.col("weight").sum()).sort("bucket")
 
-    def _neighbours(self, wanted: pl.DataFrame) -> pl.DataFrame:
-        """Best neighbours `grid, source, target, similarity` of each wanted (grid, source)."""
-        grids = wanted["grid"].unique()
-        if len(grids) == 1 and len(wanted) <= FEW_SOURCES:
-            return self._looked_up(int(grids[0]), wanted["source"].to_numpy())
-        return self._computed(wanted)
-
-    def _looked_up(self, grid: int, sources: Ints) -> pl.DataFrame:
-        kept = self._whole
-        if kept is None or kept[0] != grid:
-            everything = pl.DataFrame({"source": np.arange(self._store.n_items, dtype=np.int64)})
-            table = self._computed(everything.with_columns(pl.lit(grid, pl.Int64).alias("grid")))
-            kept = self._whole = (grid, table.sort("source", maintain_order=True))
-        neighbours = kept[1]
-        known = neighbours["source"].to_numpy()
-        start, end = np.searchsorted(known, sources, side="left"), np.searchsorted(known, sources, side="right")
-        length = end - start
-        place = np.arange(length.sum()) + np.repeat(start - np.cumsum(length) + length, length)
-        chosen: pl.DataFrame = neighbours[place]
-        return chosen
-
-    def _computed(self, wanted: pl.DataFrame) -> pl.DataFrame:
+    def _similar(self, grid: int, sources: Ints) -> pl.DataFrame:
         buckets, click_buckets = self._pairs["bucket"].to_numpy(), self._clicks["bucket"].to_numpy()
-        tables = []
-        for (grid,), sources in wanted.partition_by("grid", as_dict=True).items():
-            low, high = np.searchsorted(buckets, [grid - self._window, grid])
-            pairs = self._pairs[int(low) : int(high)].join(sources, on="source", how="semi")
-            low, high = np.searchsorted(click_buckets, [grid - self._window, grid])
-            clicks = self._clicks[int(low) : int(high)].group_by("item").agg(pl.col("n").sum())
-            tables.append(self._rank_neighbours(pairs, clicks).with_columns(pl.lit(grid, pl.Int64).alias("grid")))
-        return pl.concat(tables) if tables else wanted.clear().with_columns(target=pl.lit(0), similarity=pl.lit(0.0))
-
-    def _rank_neighbours(self, pairs: pl.DataFrame, clicks: pl.DataFrame) -> pl.DataFrame:
+        low, high = np.searchsorted(buckets, [grid - self._window, grid])
+        wanted = pl.DataFrame({"source": sources})
+        pairs = self._pairs[int(low) : int(high)].join(wanted, on="source", how="semi")
+        low, high = np.searchsorted(click_buckets, [grid - self._window, grid])
+        clicks = self._clicks[int(low) : int(high)].group_by("item").agg(pl.col("n").sum())
         similarity = (
             pl.col("weight")
             / WEIGHT_UNIT
@@ -179,39 +123,8 @@ class ItemCF:
             .join(clicks, left_on="source", right_on="item", how="left")
             .join(clicks.rename({"n": "n_target"}), left_on="target", right_on="item", how="left")
             .with_columns(pl.col("n", "n_target").fill_null(1))
-            .select("source", "target", similarity.alias("similarity"), self._tie("target"))
-            .sort(["source", "similarity", "tie"], descending=[False, True, False])
-            .group_by("source", maintain_order=True)
-            .head(self.params.neighbours)
-            .drop("tie")
+            .select("source", "target", similarity.alias("similarity"))
         )
-
-    def _tie(self, name: str) -> pl.Expr:
-        """Order of the articles' ids, which breaks ties."""
-        order = pl.Series(self._store.item_order)
-        return pl.col(name).map_batches(order.gather, return_dtype=pl.Int64).alias("tie")
-
-    def _chunks(self, asked: pl.DataFrame) -> list[pl.DataFrame]:
-        """Cut between requests, so that no request is in two chunks; `asked` is in order of rows."""
-        if asked.is_empty():
-            return []
-        rows_per_chunk = max(1, CHUNK_EXPANSIONS // (self.params.neighbours * self.params.history))
-        chunk = asked["row"].to_numpy() // rows_per_chunk
-        cuts = np.flatnonzero(np.diff(chunk)) + 1
-        bounds = [0, *cuts.tolist(), len(asked)]
-        return [asked[low:high] for low, high in pairwise(bounds)]
-
-    def _score(
-        self, asked: pl.DataFrame, neighbours: pl.DataFrame, seen: pl.DataFrame, requests: RecallRequests
-    ) -> pl.DataFrame:
-        scored = (
-            asked.join(neighbours, on=["grid", "source"])
-            .group_by("row", pl.col("target").alias("item"))
-            # Rounded: the terms arrive in any order, and their float sum must not show it.
-            .agg((pl.col("weight") * pl.col("similarity")).sum().round(9).alias("score"))
-            .join(seen, on=["row", "item"], how="anti")
-        )
-        return top_rows(alive(scored, requests), requests, self._settings.depth)
 
 
 def _pairs(bucket: Ints, source: Ints, target: Ints, weight: np.ndarray) -> pl.DataFrame:
@@ -220,7 +133,3 @@ def _pairs(bucket: Ints, source: Ints, target: Ints, weight: np.ndarray) -> pl.D
     pairs = pl.DataFrame({"bucket": bucket, "source": source, "target": target, "weight": whole})
     frame = pairs.filter(pl.col("weight") > 0)
     return frame.group_by("bucket", "source", "target").agg(pl.col("weight").sum())
-
-
-def _nothing() -> pl.DataFrame:
-    return pl.DataFrame(schema={"row": pl.UInt32, "item": pl.Int64, "score": pl.Float32, "rank": pl.UInt16})

@@ -49,6 +49,9 @@ class Popular:
     def reach(self, settings: RecallSettings) -> int:
         return (max(self._buckets(settings)) + 1) * settings.refresh_ms
 
+    def lacks(self, store: EventStore) -> str | None:
+        return None
+
     def fit(self, store: EventStore, settings: RecallSettings) -> Self:
         self._store = store
         self._settings = settings

@@ -30,7 +30,7 @@ from newsrec.cli import main
 from newsrec.data import Log, write_log
 from newsrec.errors import DataError, UsageError
 from newsrec.own import NONE, read_own
-from newsrec.recall import CHANNELS
+from newsrec.recall import CHANNELS, working
 from tests.factories import (
     articles_of,
     clicks_of,
@@ -99,7 +99,7 @@ class TestAnHonestLog:
         assert columns_behind(material.features) == columns
         assert honest.verdicts["name"].to_list() == [
             *names,
-            *(f"recall:{name}" for name in CHANNELS),
+            *(f"recall:{name}" for name in working(material.store)),
             *(f"articles.{name}" for name in columns),
         ]
         assert (

@@ -6,9 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from newsrec.candidates import FUSION_OFFSET, SamplingConfig, label, positive_ranks, propose, sample_negatives
+from newsrec.candidates import (
+    FUSION_OFFSET,
+    MergeConfig,
+    SamplingConfig,
+    label,
+    positive_ranks,
+    propose,
+    sample_negatives,
+)
+from newsrec.errors import UsageError
 from newsrec.recall import CHANNELS, RecallRequests, RecallSettings
-from tests.factories import IDS, bits, fitted, proposed, recalled, requests_for, small_log
+from tests.factories import IDS, SHALLOW, bits, fitted, proposed, recalled, requests_for, small_log
 from tests.oracle import fuse
 
 
@@ -29,7 +38,7 @@ def test_each_channel_keeps_its_own_score_and_rank() -> None:
     log = small_log(1)
     asked = requests_for(log)
     merged = proposed(log, asked)
-    for name in CHANNELS:
+    for name in fitted(log)[1]:
         own = merged.filter(pl.col(f"{name}_rank").is_not_null())
         kept = own.select("request_id", "item_id", score=f"{name}_score", rank=f"{name}_rank")
         assert kept.sort("request_id", "rank").equals(recalled(log, name, asked))
@@ -48,6 +57,45 @@ def test_columns_follow_the_channels() -> None:
         assert found.columns == ["request_id", "item_id", *own, "recall_rank"]
         assert [found.schema[c] for c in own] == [pl.Float32, pl.UInt16] * len(names)
         assert found.schema["recall_rank"] == pl.UInt16
+
+
+def test_quota_keeps_the_best_of_a_channel_and_leaves_the_others() -> None:
+    log = small_log(1)
+    asked = requests_for(log)
+    store, channels = fitted(log)
+    requests = RecallRequests.of(asked, store)
+    whole = propose(channels, requests, store.items)
+    found = propose(channels, requests, store.items, MergeConfig(quotas={"popular": 2}))
+    assert found["popular_rank"].max() == 2
+    assert whole["popular_rank"].max() == SHALLOW.depth
+    others = [f"{name}_rank" for name in channels if name != "popular"]
+    kept = whole.filter(pl.any_horizontal(pl.col(*others).is_not_null(), pl.col("popular_rank") <= 2))
+    assert set(found.select("request_id", "item_id").rows()) == set(kept.select("request_id", "item_id").rows())
+
+
+def test_weight_decides_whose_first_comes_first() -> None:
+    log = small_log(1)
+    asked = requests_for(log)
+    store, channels = fitted(log)
+    requests, two = RecallRequests.of(asked, store), {name: channels[name] for name in ("itemcf", "popular")}
+    for favoured, other in (("itemcf", "popular"), ("popular", "itemcf")):
+        found = propose(two, requests, store.items, MergeConfig(weights={favoured: 1_000.0}))
+        both = found.filter(pl.col(f"{favoured}_rank").is_not_null())
+        assert (both["recall_rank"] == both[f"{favoured}_rank"]).all()
+        assert found[f"{other}_rank"].is_not_null().any()
+
+
+@pytest.mark.parametrize(
+    ("merge", "line"),
+    [
+        (MergeConfig(quotas={"swing": 5}), r"--quota swing: expected one of the channels \['itemcf', 'popular'\]"),
+        (MergeConfig(quotas={"popular": 0}), "--quota popular: expected a number above zero, found 0"),
+        (MergeConfig(weights={"popular": -1.0}), "--quota popular: expected a number above zero, found -1"),
+    ],
+)
+def test_merging_that_makes_no_sense_is_refused(merge: MergeConfig, line: str) -> None:
+    with pytest.raises(UsageError, match=line):
+        merge.refuse_contradictions(("popular", "itemcf"))
 
 
 def test_requests_keep_their_order() -> None:

@@ -81,7 +81,7 @@ class TestHelp:
     def test_names_every_format_channel_ranker_and_objective(self, capsys: Capture) -> None:
         train = flat(help_of(capsys, "train"))
         assert f"> {', '.join(FORMATS)}, or auto" in train
-        assert f"by commas: {','.join(CHANNELS)}." in train
+        assert f"by commas: {', '.join(CHANNELS)}." in train
         assert all(name in train for name in (*OBJECTIVES, *VALIDATIONS))
         assert all(re.search(rf"--ranker <[^>]*> [^\[]*{name}", train) for name in RANKERS)
         assert f"One of {', '.join(WRITERS)}." in help_of(capsys, "simulate")
@@ -147,7 +147,19 @@ WRONG: dict[str, tuple[str, str]] = {
     "no such ranker": ("train --ranker oracle --out {tmp}/run", r"--ranker: expected one of \['lgbm'\]"),
     "no such channel": (
         "train --data {tables} --recall psychic --out {tmp}/run",
-        r"--recall: expected channels of .*'popular'\], found \['psychic'\]",
+        r"--recall: expected channels of .*'popular', .*\], found \['psychic'\]",
+    ),
+    "channel without its data": (
+        "train --data {tmp}/times.csv --recall popular,content --out {tmp}/run",
+        "--recall content: expected articles with embeddings, found none",
+    ),
+    "quota of nothing": (
+        "train --quota popular --out {tmp}/run",
+        r"--quota: expected channel=number, found \['popular'\]",
+    ),
+    "quota of a channel that is not asked": (
+        "train --data {tables} --recall popular --quota swing=9 --out {tmp}/run",
+        r"--quota swing: expected one of the channels \['popular'\]",
     ),
     "no such objective": ("train --objective luck --out {tmp}/run", "objective: one of"),
     "no such reranker": ("train --reranker nothing --out {tmp}/run", r"--reranker: expected one of \['deepfm', 'din'"),
@@ -327,7 +339,7 @@ class TestTraining:
             assert {line.split()[2] for line in lines} == {"features:", "rank:", "score:"}
             assert "\x1b" not in done.stdout + done.stderr
             assert done.stdout.rstrip().endswith(f"run: {run}")
-            for word in ("temporal split", "baseline popularity", "mrr@5", *CHANNELS):
+            for word in ("temporal split", "baseline popularity", "mrr@5", *DEFAULT_CHANNELS):
                 assert word in done.stdout
 
     def test_report_and_comparison_of_runs(

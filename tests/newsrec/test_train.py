@@ -18,18 +18,20 @@ from newsrec import train as module
 from newsrec.artefacts import DETECTORS
 from newsrec.assembly import BASELINES
 from newsrec.bundle import read_manifest, sha256
+from newsrec.candidates import MergeConfig
 from newsrec.data import FORMATS, SLATE_FORMATS, Log, ReadOptions, read_log, write_log
 from newsrec.earlier import config_of_run
 from newsrec.errors import BundleError, DataError, UsageError
 from newsrec.params import load_params
 from newsrec.progress import Silent, Step
 from newsrec.recall import CHANNELS, DEFAULT_CHANNELS
+from newsrec.serve import Recommender
 from newsrec.simulate import SimulationConfig, simulate
 from newsrec.split import SplitConfig, split_log
 from newsrec.train import TrainResult, read, train
 from newsrec.train_config import TrainConfig
 from tests.conftest import FEW_TREES
-from tests.factories import clicks_of, log_of, rich_log, small_log
+from tests.factories import clicks_of, equipped, log_of, requests_of, rich_log, small_log
 
 QUICK = TrainConfig(
     params={"trees": 3, "min_data_in_leaf": 2, "models": 1, "threads": 1},
@@ -42,7 +44,7 @@ FILES = {
     *("manifest.json", "features.json", "vocabulary.parquet", "lambdarank.txt", "params.json", "metrics.json"),
     *("calibration.json", "report.html", "per_request.parquet", "state/clicks.parquet", "state/articles.parquet"),
     *("state/impressions.parquet", "lambdarank.onnx", "lambdarank.signature.json"),
-    *(f"recall/{name}.parquet" for name in CHANNELS),
+    *(f"recall/{name}.parquet" for name in DEFAULT_CHANNELS),
 }
 
 
@@ -63,8 +65,8 @@ class TestWhatARunLeaves:
         metrics = loaded(trained.run, "metrics.json")
         protocol = {"format", "validation", "train_requests", "test_requests", "candidates", "seed"}
         assert protocol <= set(metrics["protocol"])
-        assert set(metrics["recall"]) == {*CHANNELS, "merged"}
-        assert all({"hit@5", "hit@50", "unique@50"} <= set(metrics["recall"][name]) for name in CHANNELS)
+        assert set(metrics["recall"]) == {*DEFAULT_CHANNELS, "merged"}
+        assert all({"hit@5", "hit@50", "unique@50"} <= set(metrics["recall"][name]) for name in DEFAULT_CHANNELS)
         assert {"hit@5", "hit@50"} <= set(metrics["recall"]["merged"])
         assert {"popularity", "recall_order"} <= set(metrics["baselines"]) == set(BASELINES)
         assert all(set(figures) >= FIGURES for figures in (metrics["rank"], *metrics["baselines"].values()))
@@ -140,6 +142,38 @@ class TestWhatARunLeaves:
         result = quick(tmp_path / "run", params={**QUICK.params, "objective": "binary"})
         assert 0 < result.metrics["rank"]["logloss"] < 1
         assert "logloss" not in trained.metrics["rank"]
+
+
+class Heard(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+class TestEveryChannel:
+    def test_that_works_is_asked_kept_and_served(self, tmp_path: Path) -> None:
+        merge = MergeConfig(quotas={"popular": 3}, weights={"usercf": 2.0})
+        result = quick(tmp_path / "run", equipped(small_log(1)), recall=("all",), merge=merge)
+        assert set(result.metrics["recall"]) == {*CHANNELS, "merged"}
+        recall = read_manifest(result.run)["recall"]
+        assert recall["channels"] == list(CHANNELS)
+        assert recall["merge"] == {"quotas": {"popular": 3}, "weights": {"usercf": 2.0}}
+        assert {path.stem for path in (result.run / "recall").iterdir()} == set(CHANNELS)
+        served = Recommender.load(result.run)
+        assert len(served.recommend(1, k=5)) == 5
+        asked = requests_of([(1, 3_600.0, 3_600.0)])
+        lists, _ = served._live.assembly(asked).lists(asked)
+        assert lists["popular_rank"].max() == 3
+
+    def test_that_lacks_its_data_is_left_out_with_a_line(self, tmp_path: Path) -> None:
+        told = Heard()
+        result = train(replace(QUICK, out=tmp_path / "run", recall=("all",)), told, log=small_log(1))
+        assert set(CHANNELS) - set(result.metrics["recall"]) == {"content"}
+        assert "recall content is left out: it needs articles with embeddings" in told.lines
 
 
 class TestShownLists:

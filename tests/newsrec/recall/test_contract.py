@@ -1,30 +1,45 @@
 """What every channel promises, for every channel there is."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 
 from features.columns import DAY, HOUR, MINUTE
 from features.events import EventStore
+from newsrec.data.log import Log
 from newsrec.errors import UsageError
-from newsrec.recall import CHANNELS, RecallRequests, RecallSettings, settings_of
+from newsrec.recall import CHANNELS, RecallRequests, RecallSettings, refuse_lacking, settings_of, working
 from tests.factories import (
     IDS,
     SHALLOW,
     articles_of,
     bits,
     clicks_of,
-    log_of,
+    equipped,
     ms,
     proposed,
     recalled,
     requests_for,
     requests_of,
-    small_log,
 )
+from tests.factories import log_of as bare_log_of
+from tests.factories import small_log as bare_small_log
 from tests.oracle import Truth, requests
 
+
+def small_log(seed: int = 0, ids: str = "integer") -> Log:
+    return equipped(bare_small_log(seed, ids))
+
+
+def log_of(clicks: pl.DataFrame, articles: pl.DataFrame) -> Log:
+    return equipped(bare_log_of(clicks, articles))
+
+
 SCHEMA = {"row": pl.UInt32, "item": pl.Int64, "score": pl.Float32, "rank": pl.UInt16}
+TRAINED_OFTEN = replace(SHALLOW, training_ms=SHALLOW.refresh_ms)
+"""Models are as new as everything else."""
 SETTINGS = [SHALLOW, RecallSettings(depth=1), RecallSettings(refresh_ms=7 * MINUTE, depth=40)]
 
 
@@ -88,6 +103,27 @@ class TestEveryChannel:
         ).sort("request_id", "rank")
         assert bits(named) == bits(recalled(log, name, asked))
 
+    @pytest.mark.parametrize("ids", IDS)
+    def test_store_that_grew_gives_the_bits_of_one_made_at_once(self, name: str, ids: str) -> None:
+        """Users and articles that came later have later codes, whatever their ids."""
+        log = small_log(1, ids)
+        asked, ordered = requests_for(log, 25), log.clicks.sort("clicked_at", "item_id")
+        met = ordered["item_id"].head(100).unique().implode()
+        grown = EventStore(ordered.head(100), log.articles.filter(pl.col("item_id").is_in(met)))
+        for start in range(100, len(ordered), 40):
+            piece = ordered[start : start + 40]
+            grown = grown.extended(piece, log.articles.filter(pl.col("item_id").is_in(piece["item_id"].implode())))
+        grown = grown.extended(articles=log.articles)
+        assert grown.items.to_list() != grown.items.sort().to_list()
+        found = CHANNELS[name]().fit(grown, SHALLOW).recall(RecallRequests.of(asked, grown))
+        named = found.select(
+            asked["request_id"].gather(found["row"]).alias("request_id"),
+            grown.items.gather(found["item"]).alias("item_id"),
+            "score",
+            "rank",
+        ).sort("request_id", "rank")
+        assert bits(named) == bits(recalled(log, name, asked))
+
     def test_clicks_too_old_for_any_request_need_not_be_prepared(self, name: str) -> None:
         log = small_log(4)
         asked = requests_for(log).filter(pl.col("requested_at") >= log.clicks["clicked_at"].quantile(0.8))
@@ -107,18 +143,20 @@ class TestEveryChannel:
 
     def test_event_in_the_running_refresh_is_not_known_yet(self, name: str) -> None:
         """Clicks at 10:00 to 10:05 are known from the refresh at 10:30 on, not one millisecond earlier."""
-        clicks = clicks_of([(1, 7, 600.0), (1, 8, 605.0), (2, 7, 540.0), (3, 6, 0.0)])
+        both = [(user, item, at) for user in (1, 4, 5) for item, at in ((7, 600.0), (8, 605.0))]
+        clicks = clicks_of([*both, (2, 7, 540.0), (3, 6, 0.0)])
         just_before, refresh = 630.0 - 1 / 60_000, 630.0
         asked = requests_of([(2, just_before, just_before), (2, refresh, refresh)])
-        found = recalled(log_of(clicks, articles_of([6, 7, 8])), name, asked)
+        found = recalled(log_of(clicks, articles_of([6, 7, 8])), name, asked, TRAINED_OFTEN)
         assert found.filter(pl.col("item_id") == 8)["request_id"].to_list() == [101]
 
     def test_article_that_is_not_out_yet_is_not_proposed(self, name: str) -> None:
         """Some logs have clicks before `created_at`: the article waits for its own date, exclusive."""
-        clicks = clicks_of([(1, 7, 0.0), (1, 8, 5.0), (2, 7, 10.0)])
+        both = [(user, item, at) for user in (1, 4, 5) for item, at in ((7, 0.0), (8, 5.0))]
+        clicks = clicks_of([*both, (2, 7, 10.0)])
         articles = articles_of([7, 8], created=[-10.0, 100.0])
         asked = requests_of([(2, m, m) for m in (99.0, 100.0, 101.0)])
-        found = recalled(log_of(clicks, articles), name, asked)
+        found = recalled(log_of(clicks, articles), name, asked, TRAINED_OFTEN)
         assert found.filter(pl.col("item_id") == 8)["request_id"].to_list() == [102]
 
     def test_table_is_what_the_last_refresh_knows(self, name: str) -> None:
@@ -128,7 +166,7 @@ class TestEveryChannel:
         past = log_of(log.clicks.filter(pl.col("clicked_at").to_physical() < at), log.articles)
         tables = [CHANNELS[name]().fit(EventStore(one.clicks, one.articles), SHALLOW).table(at) for one in (log, past)]
         assert tables[0].height > 0
-        assert set(tables[0]["item_id"]) <= set(log.clicks["item_id"])
+        assert set(tables[0]["item_id"]) <= {*log.clicks["item_id"], *log.articles["item_id"]}
         assert bits(tables[0]) == bits(tables[1])
 
 
@@ -136,7 +174,28 @@ class TestEveryChannel:
 def test_stranger_gets_a_list(ids: str) -> None:
     log = small_log(0, ids)
     stranger = requests_of([("nobody" if ids == "string" else 12_345, 2_000.0, 2_000.0)])
-    assert proposed(log, stranger, RecallSettings(depth=5)).height == 5
+    found = proposed(log, stranger, RecallSettings(depth=5))
+    assert found["popular_rank"].drop_nulls().sort().to_list() == [1, 2, 3, 4, 5]
+
+
+def test_channels_whose_data_is_absent_are_refused_by_name_and_told_otherwise() -> None:
+    log = bare_small_log()
+    bare = EventStore(log.clicks.drop("device", "referrer"), log.articles)
+    told: list[str] = []
+    kept = working(bare, told.append)
+    assert set(CHANNELS) - set(kept) == {"content", "segment"}
+    assert told == [
+        "recall segment is left out: it needs clicks with any of ['region', 'device', 'referrer']",
+        "recall content is left out: it needs articles with embeddings",
+    ]
+    whole = equipped(log)
+    assert working(EventStore(whole.clicks, whole.articles)) == tuple(CHANNELS)
+    refuse_lacking(kept, bare)
+    line = r"--recall content: expected articles with embeddings, found none\. Leave content out"
+    with pytest.raises(UsageError, match=line):
+        refuse_lacking(("popular", "content"), bare)
+    with pytest.raises(UsageError, match=r"--recall: expected channels of .*, found \['astrology'\]"):
+        refuse_lacking(("popular", "astrology"), bare)
 
 
 def test_settings_from_what_a_person_says() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from features.columns import MINUTE
 from features.events import EventStore
-from newsrec.recall import RecallRequests, RecallSettings, itemcf
+from newsrec.recall import RecallRequests, RecallSettings, neighbours
 from newsrec.recall.itemcf import ItemCF, ItemCFParams
 from tests.factories import (
     IDS,
@@ -113,7 +113,7 @@ def test_chunks_do_not_change_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     log = small_log(6)
     asked = requests_for(log)
     whole = recalled(log, "itemcf", asked)
-    monkeypatch.setattr(itemcf, "CHUNK_EXPANSIONS", 900)
+    monkeypatch.setattr(neighbours, "CHUNK_EXPANSIONS", 900)
     assert recalled(log, "itemcf", asked).equals(whole)
 
 
