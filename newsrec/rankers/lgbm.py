@@ -29,7 +29,7 @@ CURVE_ROWS = 200_000
 """Training rows, about, that the training curve is measured on."""
 
 
-LARGE = 500_000
+LARGE = 300_000
 """Rows from which on the luck of one seed no longer shows."""
 MODELS = 5
 """Models that are averaged below."""

@@ -129,7 +129,7 @@ def test_whole_numbers_are_taken_where_fractions_may_stand() -> None:
 
 @pytest.mark.parametrize(
     ("rows", "leaves", "leaf_rows", "models"),
-    [(0, 31, 100, 5), (499_999, 33, 100, 5), (500_000, 33, 100, 1), (900_000, 60, 128, 1), (10**8, 255, 500, 1)],
+    [(0, 31, 100, 5), (299_999, 31, 100, 5), (300_000, 31, 100, 1), (900_000, 60, 128, 1), (10**8, 255, 500, 1)],
 )
 def test_trees_grow_with_the_data(rows: int, leaves: int, leaf_rows: int, models: int) -> None:
     made = LgbmParams().for_rows(rows)
