@@ -7,6 +7,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+# Before anything counts cores: processes of pytest-xdist share them, and threads that wait for each other cost minutes.
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    share = str(max(1, (os.cpu_count() or 1) // int(workers)))
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"):
+        os.environ.setdefault(variable, share)
+
 import polars as pl
 import pytest
 

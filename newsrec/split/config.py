@@ -10,7 +10,7 @@ REQUEST: Final = ("at", "user")
 """What makes clicks one request: the same user at the same instant."""
 WARMUP_HOURS: Final = 24.0
 LOG_REQUESTS: Final = 200_000
-EMBEDDED_REQUESTS: Final = 20_000
+EMBEDDED_REQUESTS: Final = 15_000
 """Enough rows for one model: fewer would train, and score, the average of several (`newsrec.rankers.lgbm`)."""
 
 
