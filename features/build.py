@@ -40,15 +40,16 @@ def build(
     """
     rows = Rows.of(candidates, requests, store, vocabulary)
     slate = [f for f in features if f.of_slate]
-    early = _wanted(slate)
+    # Facts that only plain features read are computed for kept rows alone; where all are kept, all at once is cheaper.
+    early = _wanted(slate if "kept" in candidates.columns else features)
     whole = _with_facts(candidates, rows, early)
-    of_slate = whole.select(REQUEST, *(_column(f) for f in slate))
+    of_slate = whole.select(REQUEST, *(f.column for f in slate))
     if "kept" in candidates.columns:
         keep = candidates["kept"].to_numpy()
         rows, whole, of_slate = rows.kept(np.flatnonzero(keep)), whole.filter(keep), of_slate.filter(keep)
     plain = [f for f in features if not f.of_slate]
     full = _with_facts(whole, rows, _wanted(plain) - early)
-    described = full.select(REQUEST, *(_column(f) for f in plain))
+    described = full.select(REQUEST, *(f.column for f in plain))
     return described.hstack([of_slate[f.name] for f in slate])[[f.name for f in features]]
 
 
@@ -61,7 +62,3 @@ def _wanted(features: Sequence[Feature]) -> frozenset[str]:
 def _with_facts(frame: pl.DataFrame, rows: Rows, wanted: frozenset[str]) -> pl.DataFrame:
     facts = attach_facts(FACTS, rows, set(wanted & FACT_NAMES))
     return frame.hstack([*facts, *own_columns(rows, sorted(wanted - FACT_NAMES))])
-
-
-def _column(feature: Feature) -> pl.Expr:
-    return feature.expression.cast(pl.Float32).alias(feature.name)

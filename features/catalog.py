@@ -47,6 +47,11 @@ class Feature:
         """Facts and candidate columns that the expression reads, except the request's id."""
         return frozenset(self.expression.meta.root_names()) - {slate.REQUEST}
 
+    @cached_property
+    def column(self) -> pl.Expr:
+        """The expression as the model's column; made once, as making it costs a single request some microseconds."""
+        return self.expression.cast(pl.Float32).alias(self.name)
+
     @property
     def of_slate(self) -> bool:
         """Whether it looks at the other candidates of the request."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from features.columns import CONTEXT, DAY
 from features.events import NEVER, take
-from features.facts import FactGroup, Facts, Rows, counted, known_numbers, known_times
+from features.facts import FactGroup, Facts, Rows, counted, decayed_of_item, known_numbers, known_times
 from features.indices import HALF_LIVES, TASTE_HALF_LIFE
 from features.vocabulary import UNKNOWN
 from features.windows import NO_KEY, NO_TIME, Ints
@@ -34,12 +34,6 @@ def _words(rows: Rows, wanted: tuple[str, ...]) -> Facts:
 
 def _last_item_click(rows: Rows, wanted: tuple[str, ...]) -> Facts:
     return {"item_clicked_ms": known_times(rows.store.index("item").latest(rows.item, rows.statistics_of_row))}
-
-
-def _decayed(rows: Rows, wanted: tuple[str, ...]) -> Facts:
-    index, at = rows.store.index("item_decay"), rows.statistics_of_row
-    spans = {name: name.rsplit("_", 1)[1] for name in wanted}
-    return {name: index.decayed(span, rows.item, at, HALF_LIVES[span]) for name, span in spans.items()}
 
 
 def _user(rows: Rows, wanted: tuple[str, ...]) -> Facts:
@@ -94,7 +88,8 @@ def _taste(index: str, name: str, attribute: str) -> FactGroup:
     def compute(rows: Rows, wanted: tuple[str, ...]) -> Facts:
         of_item: Ints = getattr(rows.store, attribute)
         key = rows.store.pair_key(rows.user[rows.row], take(of_item, rows.item, NO_KEY))
-        return {name: rows.store.index(index).decayed("taste", key, rows.at_of_row, TASTE_HALF_LIFE)}
+        sums = rows.store.index(index).decayed({"taste": TASTE_HALF_LIFE}, key, rows.at_of_row)
+        return {name: sums["taste"]}
 
     return FactGroup((name,), compute, needs=(f"articles.{attribute}",))
 
@@ -132,7 +127,7 @@ CLICK_FACTS: Final[tuple[FactGroup, ...]] = (
     FactGroup(("first_seen_ms",), _first_seen),
     FactGroup(("words",), _words, needs=("articles.words",)),
     counted(tuple(f"item_clicks_{w}" for w in ITEM_WINDOWS), "item", lambda r: r.item),
-    FactGroup(tuple(f"item_clicks_decayed_{span}" for span in HALF_LIVES), _decayed),
+    decayed_of_item(tuple(f"item_clicks_decayed_{span}" for span in HALF_LIVES), "item_decay"),
     FactGroup(("item_clicked_ms",), _last_item_click),
     counted(("category_clicks_1h", "category_clicks_12h"), "category", lambda r: r.category, needs=CATEGORY),
     counted(("all_clicks_15m", "all_clicks_3h"), "all", lambda r: np.zeros_like(r.at), per_request=True),

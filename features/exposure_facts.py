@@ -7,7 +7,7 @@ import polars as pl
 
 from features.columns import REQUEST_CONTEXT
 from features.events import take
-from features.facts import WINDOWS, FactGroup, Facts, Rows, counted, known_numbers, known_times
+from features.facts import WINDOWS, FactGroup, Facts, Rows, counted, decayed_of_item, known_numbers, known_times
 from features.indices import HALF_LIVES
 from features.vocabulary import UNKNOWN
 from features.windows import NO_KEY, NO_TIME, Ints
@@ -20,12 +20,6 @@ CLICKED_WINDOWS: Final = ("1h", "6h", "24h")
 OWN_WINDOWS: Final = ("5m", "1h", "24h", "all")
 LAST_REQUESTS: Final = (1, 2, 5, 10)
 NEEDS: Final = ("impressions",)
-
-
-def _decayed(rows: Rows, wanted: tuple[str, ...]) -> Facts:
-    index, at = rows.store.index("exposure_decay"), rows.statistics_of_row
-    spans = {name: name.rsplit("_", 1)[1] for name in wanted}
-    return {name: index.decayed(span, rows.item, at, HALF_LIVES[span]) for name, span in spans.items()}
 
 
 def _last_exposure(rows: Rows, wanted: tuple[str, ...]) -> Facts:
@@ -130,7 +124,7 @@ EXPOSURE_FACTS: Final[tuple[FactGroup, ...]] = (
         )
         for name, value in (("item_clicked_lists", "known"), ("item_clicked_list_lengths", "length"))
     ),
-    FactGroup(tuple(f"item_chance_decayed_{span}" for span in HALF_LIVES), _decayed, needs=NEEDS),
+    decayed_of_item(tuple(f"item_chance_decayed_{span}" for span in HALF_LIVES), "exposure_decay", needs=NEEDS),
     FactGroup(("item_exposed_ms",), _last_exposure, needs=NEEDS),
     counted(
         tuple(f"user_item_exposures_{w}" for w in OWN_WINDOWS),

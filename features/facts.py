@@ -20,6 +20,7 @@ import polars as pl
 from features.articles import milliseconds
 from features.columns import DAY, HOUR, MINUTE
 from features.events import EventStore, codes_of, take
+from features.indices import HALF_LIVES
 from features.vocabulary import Vocabulary
 from features.windows import NO_KEY, NO_TIME, SESSION_PAUSE_MS, EventIndex, Ints
 
@@ -184,6 +185,18 @@ def counted(
         return dict(zip(wanted, columns, strict=True))
 
     return FactGroup(names, compute, per_request, needs)
+
+
+def decayed_of_item(names: tuple[str, ...], index: str, *, needs: tuple[str, ...] = ()) -> FactGroup:
+    """Decayed sums over events of the article, one per half-life of `HALF_LIVES` (the name ends with it)."""
+
+    def compute(rows: Rows, wanted: tuple[str, ...]) -> Facts:
+        fact = {name.rsplit("_", 1)[1]: name for name in wanted}
+        half_lives = {span: HALF_LIVES[span] for span in fact}
+        sums = rows.store.index(index).decayed(half_lives, rows.item, rows.statistics_of_row)
+        return {fact[span]: values for span, values in sums.items()}
+
+    return FactGroup(names, compute, needs=needs)
 
 
 def known_times(times: Ints) -> Floats:

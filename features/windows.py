@@ -201,21 +201,33 @@ class EventIndex:
             ]
         )
 
-    def decayed(self, name: str, key: Ints, at: Ints, half_life: int) -> npt.NDArray[np.float64]:
-        """Sum of a value that `decay_weights` made, each event counting half after every half-life; shape (n,).
+    def decayed(self, half_lives: Mapping[str, int], key: Ints, at: Ints) -> dict[str, npt.NDArray[np.float64]]:
+        """Sums of values that `decay_weights` made, each event counting half after every half-life.
 
         Exact to 2 ** -16: events that are older than one whole block are left out. The sums are integers, so an index
         that was grown gives the same bits as one made at once.
+
+        Args:
+            half_lives: Name of the value -> its half-life, ms.
+            key: Of each row, shape (n,).
+            at: Moment of each row, ms.
+
+        Returns:
+            Name -> sum, shape (n,).
         """
-        block = decay_block(at, half_life)
-        before = block - DECAY_BLOCK * half_life
-        newer, older = np.zeros(len(at), np.int64), np.zeros(len(at), np.int64)
-        for right, (middle, left), segment in self._edges(key, at, [block, before]):
-            newer += segment.sums(name, middle, right)
-            older += segment.sums(name, left, middle)
-        age = (at - block) / half_life
-        scaled = newer * np.exp2(-age) + older * np.exp2(-age - DECAY_BLOCK)
-        return np.asarray(scaled / DECAY_UNIT)
+        blocks = {name: decay_block(at, span) for name, span in half_lives.items()}
+        moments = [m for name, b in blocks.items() for m in (b, b - DECAY_BLOCK * half_lives[name])]
+        newer = {name: np.zeros(len(at), np.int64) for name in half_lives}
+        older = {name: np.zeros(len(at), np.int64) for name in half_lives}
+        for right, borders, segment in self._edges(key, at, moments):
+            for name, middle, left in zip(half_lives, borders[::2], borders[1::2], strict=True):
+                newer[name] += segment.sums(name, middle, right)
+                older[name] += segment.sums(name, left, middle)
+        sums = {}
+        for name, span in half_lives.items():
+            age = (at - blocks[name]) / span
+            sums[name] = (newer[name] * np.exp2(-age) + older[name] * np.exp2(-age - DECAY_BLOCK)) / DECAY_UNIT
+        return sums
 
     def latest(self, key: Ints, at: Ints) -> Ints:
         """Time of the last event of `key` before `at`, ms; `NO_TIME` where there is none. Shape (n,).

@@ -6,6 +6,7 @@ grid moment at or before its `statistics_at` would have built.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, Self
 
 import numpy as np
@@ -40,6 +41,12 @@ class RecallRequests:
             milliseconds(requests["requested_at"]),
             milliseconds(requests["statistics_at"]),
         )
+
+    @cached_property
+    def seen(self) -> pl.DataFrame:
+        """Every (`row`, `item`) that may not be shown again, distinct: what the user clicked before."""
+        row, item = read_before(self.store, self.user, self.at)
+        return pl.DataFrame({"row": row.astype(np.uint32), "item": item}).unique()
 
     def rows(self, chosen: Ints) -> "RecallRequests":
         """Only the given rows, in the given order."""
@@ -119,12 +126,6 @@ def clicks_per_bucket(store: EventStore, settings: RecallSettings, first: int) -
         clicks.filter(pl.col("bucket") >= first).group_by("bucket", "item").agg(pl.len().cast(pl.Int64).alias("n"))
     )
     return counted.sort("bucket")
-
-
-def clicked_before(requests: RecallRequests) -> pl.DataFrame:
-    """Every (row, item) a request may not be shown again, distinct."""
-    row, item = read_before(requests.store, requests.user, requests.at)
-    return pl.DataFrame({"row": row.astype(np.uint32), "item": item}).unique()
 
 
 def alive(scored: pl.DataFrame, requests: RecallRequests) -> pl.DataFrame:

@@ -13,7 +13,7 @@ import polars as pl
 
 from features.events import EventStore, history
 from features.windows import Ints, grid_before
-from newsrec.recall.base import RecallRequests, RecallSettings, alive, clicked_before, nothing, top_rows
+from newsrec.recall.base import RecallRequests, RecallSettings, alive, nothing, top_rows
 
 FEW_SOURCES = 500
 """So few articles at one refresh are looked up in a table of all, which is kept until another refresh is asked for."""
@@ -70,8 +70,7 @@ class ItemToItem:
             }
         )
         neighbours = self._neighbours(asked.select("grid", "source").unique())
-        seen = clicked_before(requests)
-        parts = [self._score(part, neighbours, seen, requests) for part in self._chunks(asked)]
+        parts = [self._score(part, neighbours, requests) for part in self._chunks(asked)]
         return pl.concat(parts) if parts else nothing()
 
     def table(self, at: int) -> pl.DataFrame:
@@ -133,14 +132,12 @@ class ItemToItem:
         bounds = [0, *cuts.tolist(), len(asked)]
         return [asked[low:high] for low, high in pairwise(bounds)]
 
-    def _score(
-        self, asked: pl.DataFrame, neighbours: pl.DataFrame, seen: pl.DataFrame, requests: RecallRequests
-    ) -> pl.DataFrame:
+    def _score(self, asked: pl.DataFrame, neighbours: pl.DataFrame, requests: RecallRequests) -> pl.DataFrame:
         scored = (
             asked.join(neighbours, on=["grid", "source"])
             .group_by("row", pl.col("target").alias("item"))
             # Rounded: the terms arrive in any order, and their float sum must not show it.
             .agg((pl.col("weight") * pl.col("similarity")).sum().round(9).alias("score"))
-            .join(seen, on=["row", "item"], how="anti")
+            .join(requests.seen, on=["row", "item"], how="anti")
         )
         return top_rows(alive(scored, requests), requests, self._settings.depth)

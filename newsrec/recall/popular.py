@@ -18,7 +18,6 @@ from newsrec.recall.base import (
     RecallSettings,
     alive,
     by_score,
-    clicked_before,
     clicks_per_bucket,
     top_rows,
 )
@@ -66,10 +65,9 @@ class Popular:
 
     def recall(self, requests: RecallRequests) -> pl.DataFrame:
         grid = grid_before(requests.statistics_at, self._settings.refresh_ms)
-        seen = clicked_before(requests)
         lists = self._lists(np.unique(grid), SPARE * self._settings.depth)
         rows = pl.DataFrame({"row": np.arange(len(grid), dtype=np.uint32), "grid": grid})
-        scored = rows.join(lists, on="grid").drop("grid").join(seen, on=["row", "item"], how="anti")
+        scored = rows.join(lists, on="grid").drop("grid").join(requests.seen, on=["row", "item"], how="anti")
         return top_rows(alive(scored, requests), requests, self._settings.depth)
 
     def _buckets(self, settings: RecallSettings) -> list[int]:

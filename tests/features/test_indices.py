@@ -103,12 +103,12 @@ def test_exposures_and_visits_are_of_lists() -> None:
 @pytest.mark.parametrize(("name", "span"), HALF_LIVES.items())
 def test_half_lives_are_as_long_as_their_names(name: str, span: int) -> None:
     assert span == {"m": HOUR // 60, "h": HOUR}[name[-1]] * int(name[:-1])
-    found = made().index("item_decay").decayed(name, item(made(), 9), np.array([ms(3) + span]), span)
+    found = made().index("item_decay").decayed({name: span}, item(made(), 9), np.array([ms(3) + span]))[name]
     assert found.tolist() == pytest.approx([0.5], rel=1e-4)
 
 
 def test_taste_halves_in_a_week() -> None:
     store = made()
     key = store.pair_key(user(store, 2), store.category[item(store, 8)])
-    found = store.index("user_category").decayed("taste", key, np.array([ms(2) + 7 * 24 * HOUR]), TASTE_HALF_LIFE)
-    assert found.tolist() == pytest.approx([0.5], rel=1e-4)
+    found = store.index("user_category").decayed({"taste": TASTE_HALF_LIFE}, key, np.array([ms(2) + 7 * 24 * HOUR]))
+    assert found["taste"].tolist() == pytest.approx([0.5], rel=1e-4)

@@ -127,14 +127,14 @@ HALF_LIFE = 5
 @given(events=EVENTS, at=st.lists(st.integers(-5, 400), min_size=1, max_size=9), shift=st.sampled_from([0, FAR]))
 def test_decayed_sum_is_what_the_halves_add_up_to(events: list[tuple[int, int]], at: list[int], shift: int) -> None:
     """Also across the borders of blocks, every 80 here; far events may be left out."""
-    found = decaying(events, shift).decayed("weight", ints(*[2] * len(at)), ints(*at) + shift, HALF_LIFE)
+    found = decaying(events, shift).decayed({"weight": HALF_LIFE}, ints(*[2] * len(at)), ints(*at) + shift)["weight"]
     expected = [sum(2 ** (-(moment - t) / HALF_LIFE) for k, t in events if k == 2 and t < moment) for moment in at]
     assert found == pytest.approx(expected, rel=1e-5, abs=len(events) * 2.0**-DECAY_BLOCK)
 
 
 def test_event_counts_half_after_a_half_life_and_nothing_at_its_instant() -> None:
     at = ints(100, 105, 110, 115) + FAR
-    found = decaying([(2, 100)], FAR).decayed("weight", ints(2, 2, 2, 2), at, HALF_LIFE)
+    found = decaying([(2, 100)], FAR).decayed({"weight": HALF_LIFE}, ints(2, 2, 2, 2), at)["weight"]
     assert found.tolist() == pytest.approx([0, 0.5, 0.25, 0.125], rel=1e-5)
 
 
@@ -143,7 +143,9 @@ def test_border_between_two_blocks_is_not_seen(after_border: int) -> None:
     border = FAR // (DECAY_BLOCK * HALF_LIFE) * DECAY_BLOCK * HALF_LIFE
     time = border + after_border - FAR
     halves = np.arange(1, 8)
-    found = decaying([(2, time)], FAR).decayed("weight", np.full(7, 2), border + after_border + halves * HALF_LIFE, 5)
+    found = decaying([(2, time)], FAR).decayed(
+        {"weight": 5}, np.full(7, 2), border + after_border + halves * HALF_LIFE
+    )["weight"]
     assert found == pytest.approx(0.5**halves, rel=1e-4)
 
 
@@ -170,7 +172,7 @@ def test_grown_index_answers_as_one_made_at_once(
         assert one.tolist() == other.tolist()
     assert grown.counts_since(key, at - 7, at).tolist() == whole.counts_since(key, at - 7, at).tolist()
     assert grown.latest(key, at).tolist() == whole.latest(key, at).tolist()
-    one, other = (index.decayed("weight", key, at, HALF_LIFE) for index in (grown, whole))
+    one, other = (index.decayed({"weight": HALF_LIFE}, key, at)["weight"] for index in (grown, whole))
     assert one.tobytes() == other.tobytes()
 
 
