@@ -82,7 +82,7 @@ NoRefit = Annotated[bool, typer.Option("--no-refit", help="Do not fit again on a
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the bundle at --out.")]
 TrainRequests = Annotated[
     int | None,
-    typer.Option(help="Training requests at most; without it 200,000, and 20,000 of the embedded log.", min=1),
+    typer.Option(help="Training requests at most; without it 200,000, and 15,000 of the embedded log.", min=1),
 ]
 ValidRequests = Annotated[int, typer.Option(help="Validation requests at most.", min=1)]
 TestRequests = Annotated[int, typer.Option(help="Test requests at most.", min=1)]

@@ -257,10 +257,9 @@ class LgbmRanker:
         if features.is_empty():
             return np.zeros(0, np.float32)
         # One thread for a request (ten times faster: no hand-over), all of them for a batch.
-        few = len(features) < 5_000
-        rows, threads = (features.to_numpy(), 1) if few else (features, 0)
+        threads = 1 if len(features) < 5_000 else 0
         best = self.fitting.best_iteration or -1
-        scores = [np.asarray(b.predict(rows, num_iteration=best, num_threads=threads)) for b in boosters]
+        scores = [np.asarray(b.predict(features, num_iteration=best, num_threads=threads)) for b in boosters]
         return np.asarray(np.mean(scores, axis=0), np.float32)
 
     def contributions(self, features: pl.DataFrame) -> npt.NDArray[np.float64]:

@@ -58,7 +58,11 @@ def _kill_one_at_work(study: object, workers: list[int]) -> int:
             t for t in running if set(t.params) == {"x", "y"} and t.user_attrs.get(HOLDER, {}).get("pid") in workers
         ]
         if held and finished(study) >= 3:  # type: ignore[arg-type]
-            pid = int(held[0].user_attrs[HOLDER]["pid"])
-            os.kill(pid, signal.SIGKILL)
-            return pid
+            number, pid = held[0].number, int(held[0].user_attrs[HOLDER]["pid"])
+            os.kill(pid, signal.SIGSTOP)  # on a busy machine it may have finished the trial meanwhile
+            time.sleep(0.1)
+            if study.get_trials(deepcopy=False)[number].state == TrialState.RUNNING:  # type: ignore[attr-defined]
+                os.kill(pid, signal.SIGKILL)
+                return pid
+            os.kill(pid, signal.SIGCONT)
     raise AssertionError("no worker held a trial")
