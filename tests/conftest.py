@@ -1,10 +1,12 @@
 """One small simulated log and its bundles, trained once per session; every test that changes a bundle copies it."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 # Before anything counts cores: processes of pytest-xdist share them, and threads that wait for each other cost minutes.
@@ -15,6 +17,7 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
 
 import polars as pl
 import pytest
+from filelock import FileLock
 
 from newsrec.data import Log, write_log
 from newsrec.simulate import SimulationConfig, simulate
@@ -37,28 +40,39 @@ def log() -> Log:
 @pytest.fixture(scope="session")
 def trained(log: Log, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
     """A run as the command line makes it: fitted again on everything. Do not change its folder."""
-    return train(TrainConfig(out=tmp_path_factory.mktemp("runs") / "refit", params=FEW_TREES), log=log)
+    return _once(tmp_path_factory, log, TrainConfig(out=Path("refit"), params=FEW_TREES))
 
 
 @pytest.fixture(scope="session")
 def measured(log: Log, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
     """The same with `refit=False`: it knows nothing of the test day. Do not change its folder."""
-    out = tmp_path_factory.mktemp("runs") / "no-refit"
-    return train(TrainConfig(out=out, params=FEW_TREES, refit=False), log=log)
+    return _once(tmp_path_factory, log, TrainConfig(out=Path("no-refit"), params=FEW_TREES, refit=False))
 
 
 @pytest.fixture(scope="session")
 def on_slates(log: Log, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
     """A run over the shown lists, with `refit=False`. Do not change its folder."""
-    out = tmp_path_factory.mktemp("runs") / "on-slates"
-    return train(TrainConfig(out=out, params=FEW_TREES, refit=False, candidates="slate"), log=log)
+    config = TrainConfig(out=Path("on-slates"), params=FEW_TREES, refit=False, candidates="slate")
+    return _once(tmp_path_factory, log, config)
 
 
 @pytest.fixture(scope="session")
 def reranked(log: Log, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
     """A run with a small DIN, with `refit=False`. Do not change its folder."""
-    out, split = tmp_path_factory.mktemp("runs") / "reranked", SplitConfig(train_requests=1_500, valid_requests=1_000)
-    return train(TrainConfig(out=out, params=FEW_TREES, refit=False, split=split, reranker="din", int8=True), log=log)
+    config = TrainConfig(out=Path("reranked"), params=FEW_TREES, refit=False, reranker="din", int8=True)
+    split = SplitConfig(train_requests=1_500, valid_requests=1_000)
+    return _once(tmp_path_factory, log, replace(config, split=split))
+
+
+def _once(factory: pytest.TempPathFactory, log: Log, config: TrainConfig) -> TrainResult:
+    """A run that one process of pytest-xdist trains and all of them read."""
+    own = factory.getbasetemp()
+    run = (own.parent if workers else own) / "runs" / str(config.out)
+    run.parent.mkdir(exist_ok=True)
+    with FileLock(f"{run}.lock"):
+        if not run.exists():
+            train(replace(config, out=run), log=log)
+    return TrainResult(run, json.loads((run / "metrics.json").read_text(encoding="utf-8")))
 
 
 @pytest.fixture
