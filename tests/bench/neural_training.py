@@ -54,7 +54,7 @@ def run(data: Path | None) -> Iterator[str]:
     """A ladder from plain to ours, each step's factor; then DeepCTR-Torch beside ours, with the validation's AUC."""
     torch.set_num_threads(THREADS)
     log = simulate().log if data is None else read_log(data)
-    raw = {name: _lists(log, name) for name in ("train", "valid")}
+    raw = {name: _without_ages(drawn_lists(log, name)) for name in ("train", "valid")}
     vocabulary = IdVocabulary.of(raw["train"])
     train, valid = vocabulary.coded(raw["train"]), vocabulary.coded(raw["valid"])
     rows, clicks = len(train.label), train.history_length.mean()
@@ -75,7 +75,7 @@ def run(data: Path | None) -> Iterator[str]:
     yield from _deepctr(vocabulary, train, valid, speed)
 
 
-def _lists(log: Log, part: str) -> Lists:
+def drawn_lists(log: Log, part: str, history: int = HISTORY) -> Lists:
     """Each click of a part with four articles that others clicked in the three hours before it."""
     store = EventStore(log.clicks, log.articles)
     split = split_log(log, store, SplitConfig(train_requests=TRAIN, valid_requests=VALID))
@@ -99,7 +99,11 @@ def _lists(log: Log, part: str) -> Lists:
     )
     fields = replace(Fields.of(store, ()), dense=("nothing", RANKER_SCORE), numbers=(AGE,))
     described = pl.DataFrame({"nothing": np.zeros(len(rows), np.float32)})
-    lists = lists_of(described, rows, requests, store, fields, HISTORY)
+    return lists_of(described, rows, requests, store, fields, history)
+
+
+def _without_ages(lists: Lists) -> Lists:
+    """DeepCTR-Torch's DIN reads none."""
     return replace(lists, history_numbers={AGE: np.ones_like(lists.history_numbers[AGE])})
 
 
