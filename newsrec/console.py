@@ -19,6 +19,7 @@ from newsrec.evaluation import Difference, protocol_line
 from newsrec.progress import Show, Step
 
 LINE_EVERY_SECONDS = 15.0
+SIDES = ("", "_low", "_high")
 EXPERIMENT_TABLES = {
     "figures, and paired against the baseline": (
         *("auc", "auc_gain", "auc_low", "auc_high", "gauc", "gauc_gain", "gauc_low", "gauc_high"),
@@ -30,9 +31,20 @@ EXPERIMENT_TABLES = {
     "calibration (errors by the click rate)": (
         *("ece_before", "ece_after", "true_ece_before", "true_ece_after", "closed_form", "normalised_entropy"),
     ),
-    "training": (*("negatives_per_click", "seconds", "trees", "seconds_to_baseline", "gap", "gain_in_common"),),
+    "against pooling": tuple(
+        f"{name}{end}" for name in ("mrr@5", "auc") for end in ("", *(f"_over_pooling{side}" for side in SIDES))
+    ),
+    "against the ranker": tuple(
+        f"{name}_over_ranker{side}" for name in ("mrr@5", "auc", "blend_mrr@5") for side in SIDES
+    ),
+    "training": (
+        *("negatives_per_click", "seconds", "trees", "seconds_to_baseline", "gap", "gain_in_common"),
+        *("parameters", "epochs", "p50_ms", "p99_ms", "kilobytes"),
+    ),
 }
 """Titles and columns of what an experiment shows."""
+EXPERIMENT_CELLS = ("negatives", "ratio", "weighted", "params", "network", "loss")
+"""Columns that say what a cell is."""
 SHOWN = ("mrr@5", "hit@5", "ndcg@5", "ndcg@10", "auc", "gauc")
 
 
@@ -161,7 +173,7 @@ class Console:
     def experiment(self, table: pl.DataFrame, protocol: Mapping[str, Any]) -> None:
         """The cells of an experiment: what they are in one table, and beside it what they gained, cost and say."""
         self.say(protocol_line(protocol))
-        cell = [name for name in ("negatives", "ratio", "weighted", "params") if table[name].null_count() < len(table)]
+        cell = [name for name in EXPERIMENT_CELLS if name in table.columns and table[name].null_count() < len(table)]
         for title, names in EXPERIMENT_TABLES.items():
             known = [name for name in names if name in table.columns and table[name].null_count() < len(table)]
             if known:

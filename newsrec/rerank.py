@@ -132,7 +132,7 @@ class Reranker:
         alone = log_odds(self.probabilities(lists))
         rank_score = scored["score"].to_numpy()[place].astype(np.float64)
         blended = self.settings.blend.scores(rank_score, alone) * self.settings.blend.ranker_spread
-        return _as_columns(scored, place, lists, blended, alone)
+        return as_columns(scored, place, lists, blended, alone)
 
     def _refuse_other_signature(self, path: Path) -> None:
         try:
@@ -190,10 +190,21 @@ def log_odds(probability: Floats) -> npt.NDArray[np.float64]:
     return odds
 
 
-def _as_columns(
+def as_columns(
     scored: pl.DataFrame, place: Ints, lists: Lists, blended: npt.NDArray[Any], alone: npt.NDArray[Any]
 ) -> pl.DataFrame:
-    """Lay the tops' scores over the ranker's: the worst of a top stands where the ranker's worst of it stood."""
+    """Lay the tops' scores over the ranker's: the worst of a top stands where the ranker's worst of it stood.
+
+    Args:
+        scored: `request_id, score` (the ranker's) of all candidates.
+        place: Rows of the tops, see `lists_place`.
+        lists: The tops.
+        blended: Scores of their rows.
+        alone: The network's log-odds of their rows.
+
+    Returns:
+        `rerank` and `rerank_alone`, see `Reranker.rescored`.
+    """
     row, run = lists.row_request, scored["request_id"].rle_id().to_numpy()
     score = scored["score"].cast(pl.Float64).to_numpy()
     floor = _least(score[place], row, len(lists))

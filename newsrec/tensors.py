@@ -85,6 +85,8 @@ class Lists:
     """1 where clicked, shape (n_rows,)."""
     coded: bool = False
     """Whether ids are codes of `newsrec.neural.vocabulary`, 0 being unknown."""
+    weight: Floats | None = None
+    """What each request counts for in training, > 0, shape (n_requests,); None is 1 for all."""
 
     def __len__(self) -> int:
         return len(self.length)
@@ -113,6 +115,7 @@ class Lists:
             {name: values[clicks] for name, values in self.history_numbers.items()},
             self.label[rows],
             self.coded,
+            None if self.weight is None else self.weight[requests],
         )
 
     def only(self, kept: npt.NDArray[np.bool_]) -> "Lists":
@@ -123,6 +126,17 @@ class Lists:
             dense=self.dense[kept],
             ids={name: values[kept] for name, values in self.ids.items()},
             label=self.label[kept],
+        )
+
+    def newest(self, clicks: int) -> "Lists":
+        """The same with so many clicks per history at most."""
+        kept = np.minimum(self.history_length, clicks)
+        places = _runs(np.cumsum(self.history_length) - self.history_length, kept)
+        return replace(
+            self,
+            history_length=kept,
+            history_ids={name: values[places] for name, values in self.history_ids.items()},
+            history_numbers={name: values[places] for name, values in self.history_numbers.items()},
         )
 
 
@@ -195,7 +209,7 @@ def lists_of(
 
 
 def concatenated(parts: list[Lists]) -> Lists:
-    """One after the other."""
+    """One after the other; not yet weighed."""
     first = parts[0]
     return replace(
         first,

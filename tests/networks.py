@@ -1,5 +1,7 @@
 """Lists for networks, made at random, and a small world in which only attention finds what a reader wants."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from newsrec.neural.vocabulary import IdVocabulary
@@ -75,6 +77,73 @@ def interests(n: int, seed: int = 0, kinds: int = 40) -> Lists:
         np.full(n, 12),
         {"item_id": history.ravel()},
         {AGE: np.ones(n * 12, np.float32)},
+        label.ravel(),
+        coded=True,
+    )
+
+
+def drifts(n: int, seed: int = 0, kinds: int = 20) -> Lists:
+    """Readers whose interest has moved on: what is clicked is of the newest kind, and no longer of the oldest.
+
+    Coded lists of two candidates, of these two kinds; only the order of the six clicks tells which is which.
+    """
+    rng = np.random.default_rng(seed)
+    history = np.argsort(rng.random((n, kinds)), axis=1)[:, :6] + 1
+    first = rng.random(n) < 0.5
+    both = np.where(first[:, None], history[:, [0, 5]], history[:, [5, 0]])
+    return _pairs(history, both, first, np.ones(history.shape))
+
+
+def sessions(n: int, seed: int = 0, kinds: int = 20) -> Lists:
+    """Readers whose newest session tells what they want; how long ago it was, and how long it is, is chance.
+
+    Coded lists of two candidates: a kind of the newest session, and one of the session before it. Clicks of a session
+    are three minutes apart, sessions a few hours.
+    """
+    rng = np.random.default_rng(seed)
+    length, order = rng.integers(1, 8, n), np.argsort(rng.random((n, kinds)), axis=1) + 1
+    history, place = order[:, :8], np.arange(8)
+    pause = rng.uniform(2, 4, n)[:, None] * (place >= length[:, None])
+    ages = rng.uniform(0.1, 24, n)[:, None] + 0.05 * place + pause
+    wanted, other = history[np.arange(n), length - 1], history[np.arange(n), length]
+    first = rng.random(n) < 0.5
+    both = np.where(first[:, None], np.stack([wanted, other], axis=1), np.stack([other, wanted], axis=1))
+    return _pairs(history, both, first, ages)
+
+
+def long_ago(n: int, seed: int = 0, kinds: int = 20, clicks: int = 70) -> Lists:
+    """Readers whose only interest lies behind their fifty newest clicks, which are of one kind.
+
+    Coded lists of two candidates, articles that nobody has clicked: one of the kind that was read long ago.
+    """
+    rng = np.random.default_rng(seed)
+    order = np.argsort(rng.random((n, kinds - 1)), axis=1) + 2
+    history = np.where(np.arange(clicks) < 50, 1, order[:, :1])
+    first = rng.random(n) < 0.5
+    both = np.where(first[:, None], order[:, :2], order[:, 1::-1][:, :2])
+    lists = _pairs(history, both, first, np.ones(history.shape))
+    nothing = {
+        name: np.ones_like(codes)
+        for name, codes in (("of", lists.ids["item_id"]), ("in", lists.history_ids["item_id"]))
+    }
+    return replace(
+        lists,
+        ids={"item_id": nothing["of"], "category": lists.ids["item_id"]},
+        history_ids={"item_id": nothing["in"], "category": lists.history_ids["item_id"]},
+    )
+
+
+def _pairs(history: Array, both: Array, first: Array, ages: Array) -> Lists:
+    n, clicks = history.shape
+    label = np.stack([first, ~first], axis=1).astype(np.uint8)
+    return Lists(
+        np.arange(n),
+        np.full(n, 2),
+        np.zeros((n * 2, 1), np.float32),
+        {"item_id": both.ravel()},
+        np.full(n, clicks),
+        {"item_id": history.ravel()},
+        {AGE: ages.ravel().astype(np.float32)},
         label.ravel(),
         coded=True,
     )

@@ -80,7 +80,8 @@ NEVER_SERVING: Final = ("torch", "usearch", "optuna", "matplotlib", "plotly", "t
 NETWORKS: Final = {
     *(f"newsrec.neural.{name}" for name in ("checkpoint", "export", "losses", "model", "trainer")),
     *(f"newsrec.rerankers.{name}" for name in ("base", "layers", "own", "stage")),
-    *(f"newsrec.rerankers.{name}" for name in ("din", "pooling", "lr", "wide_deep", "deepfm")),
+    *(f"newsrec.rerankers.{name}" for name in ("din", "pooling", "lr", "wide_deep", "deepfm", "youtube_dnn")),
+    *(f"newsrec.rerankers.{name}" for name in ("sequences", "transformer", "dien", "dsin", "sim")),
 }
 """Modules of training that import torch; `newsrec.rerankers` itself names networks without it."""
 WITH_ONNX: Final = {"newsrec.neural.export", "newsrec.neural.ranker_onnx", "newsrec.rerankers.int8"}

@@ -24,7 +24,7 @@ from newsrec.progress import Progress
 from newsrec.rankers import RANKERS, Ranker, RankingData
 from newsrec.rerankers.base import Shape
 from newsrec.rerankers.blending import crosswise
-from newsrec.rerankers.stage import RerankConfig, fit_network, settings_before, tops_of, training_tops
+from newsrec.rerankers.stage import RerankConfig, fit_network, settings_before, tops_of, training_tops, weighed
 from newsrec.tensors import Lists
 from newsrec.train import categorical_of
 from newsrec.train_config import TrainConfig
@@ -49,6 +49,7 @@ EPOCH_STEPS: Final = REPORT_EVERY
 NAMED: Final = ("ids", "history_ids", "history_numbers")
 """Parts of `Lists` that are mappings."""
 PLAIN: Final = ("request_id", "length", "dense", "history_length", "label")
+WEIGHT: Final = "weight"
 
 
 def write_tops(config: TrainConfig, log: Log, folds: int, folder: Path, tell: Progress) -> Frames:
@@ -74,6 +75,7 @@ def _write_fold(parts: Divided, number: int, rows: RankingData, folder: Path, te
     chosen = RerankConfig(config.reranker or "", config.rerank_top)
     settings = settings_before(chosen, assembly)
     train = training_tops(settings, assembly, ranker, earlier, requests, first.positives, config.seed, tell)
+    train = weighed(train, earlier)
     valid = tops_of(validating, settings, split.positives, tell, ranker.score, asked)
     vocabulary = IdVocabulary.of(train)
     for name, lists in (("train", train), ("valid", valid)):
@@ -134,6 +136,7 @@ def _on_epoch(fold: int, report: Report) -> Callable[[float], None]:
 def _write_lists(folder: Path, lists: Lists) -> None:
     folder.mkdir()
     arrays: dict[str, npt.NDArray[Any]] = {name: getattr(lists, name) for name in PLAIN}
+    arrays |= {} if lists.weight is None else {WEIGHT: lists.weight}
     arrays |= {f"{part}.{name}": values for part in NAMED for name, values in getattr(lists, part).items()}
     for name, values in arrays.items():
         np.save(folder / f"{name}.npy", values)
@@ -150,5 +153,6 @@ def _read_lists(folder: Path) -> Lists:
         return mapped
 
     told: dict[str, Any] = {name: array(name) for name in PLAIN}
+    told |= {WEIGHT: array(WEIGHT)} if (folder / f"{WEIGHT}.npy").is_file() else {}
     told |= {part: {name: array(f"{part}.{name}") for name in fields[part]} for part in NAMED}
     return Lists(**told, coded=True)

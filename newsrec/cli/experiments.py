@@ -6,9 +6,19 @@ from typing import Annotated
 import typer
 
 from newsrec.cli.options import Columns, Data, Format, IntegerIds, MaxBad, Quarantine, console, names_in, read_options
-from newsrec.cli.training import Candidates, Objective, Params, TestDays, TestRequests, ValidDays, ValidRequests
+from newsrec.cli.training import (
+    Candidates,
+    Objective,
+    Params,
+    RerankTop,
+    TestDays,
+    TestRequests,
+    ValidDays,
+    ValidRequests,
+)
 from newsrec.experiment.config import SAMPLERS
 from newsrec.experiment.questions import EXPERIMENTS
+from newsrec.rerankers import RERANKERS
 
 Name = Annotated[str, typer.Argument(help="; ".join(f"{name}: {each.meaning}" for name, each in EXPERIMENTS.items()))]
 Out = Annotated[Path | None, typer.Option(help="Folder for what is found; a run that was stopped goes on there.")]
@@ -16,6 +26,10 @@ TrainRequests = Annotated[int, typer.Option(help="Training requests at most; the
 Seeds = Annotated[int, typer.Option(help="Each cell is drawn and fitted so often.", min=1)]
 Samplers = Annotated[str, typer.Option(help="negatives: samplers and mixtures, separated by commas.")]
 EVERY_SAMPLER = ",".join(SAMPLERS)
+Models = Annotated[
+    str, typer.Option(help=f"rerankers: of {', '.join(RERANKERS)}, or FILE.py:NAME; all of them without it.")
+]
+Losses = Annotated[str, typer.Option(help="rerankers: losses, separated by commas.")]
 Ratios = Annotated[str, typer.Option(help="negatives: negatives per clicked article, separated by commas.")]
 
 
@@ -33,6 +47,9 @@ def experiment(
     seeds: Seeds = 1,
     samplers: Samplers = EVERY_SAMPLER,
     ratios: Ratios = "4,10",
+    models: Models = "",
+    losses: Losses = "softmax",
+    rerank_top: RerankTop = 20,
     params: Params = None,
     objective: Objective = None,
     column: Columns = None,
@@ -44,6 +61,7 @@ def experiment(
 
     \b
     newsrec experiment negatives --data logs/globo --train-requests 30000 --seeds 3
+    newsrec experiment rerankers --data logs/globo --models din,dien --losses softmax,bce
     """
     from newsrec.errors import UsageError
     from newsrec.experiment.config import ExperimentConfig
@@ -70,6 +88,9 @@ def experiment(
         seeds=seeds,
         samplers=names_in(samplers),
         ratios=numbers,
+        models=names_in(models),
+        losses=names_in(losses),
+        rerank_top=rerank_top,
         params=chosen,
         read=read_options(column, integer_ids, quarantine, max_bad_share),
     )

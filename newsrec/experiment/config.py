@@ -1,15 +1,62 @@
 """What an experiment is told, and what one of its cells is."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 from newsrec.data import ReadOptions
 from newsrec.errors import UsageError
+from newsrec.rerankers import RERANKERS, refuse_unfit, refuse_unknown
 from newsrec.sampling import ALONE, parse
 
 SAMPLERS = ("random", "popular", "exposed", "hard", "semi_hard", "random+hard", "random+popular+hard")
+
+RANKER = "ranker"
+"""Stands for no network: the ranker's own order."""
+
+
+class AnyCell(Protocol):
+    """What is trained and measured on its own."""
+
+    @property
+    def key(self) -> str:
+        """Name of its files."""
+        ...
+
+    def with_seed(self, seed: int) -> Self:
+        """The same with another seed."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """Columns of the table."""
+        ...
+
+
+@dataclass(frozen=True)
+class NetworkCell:
+    """One network with one loss."""
+
+    network: str
+    """Name in `newsrec.rerankers.RERANKERS`, `FILE.py:NAME`, or `RANKER`."""
+    loss: str = ""
+    seed: int = 0
+
+    @property
+    def key(self) -> str:
+        """Name of its files."""
+        return "-".join(
+            [re.sub(r"[^\w.]+", "_", self.network), *([self.loss] if self.loss else []), f"seed{self.seed}"]
+        )
+
+    def with_seed(self, seed: int) -> "NetworkCell":
+        """The same with another seed of weights and of what is drawn."""
+        return replace(self, seed=seed)
+
+    def facts(self) -> dict[str, Any]:
+        """Columns of the table."""
+        return {"network": self.network, "loss": self.loss or None}
 
 
 @dataclass(frozen=True)
@@ -69,9 +116,21 @@ class ExperimentConfig:
     """`negatives`: names in `newsrec.sampling.SAMPLERS`, or mixtures."""
     ratios: tuple[float, ...] = (4.0, 10.0)
     """`negatives`: negatives per clicked article, > 0."""
+    models: tuple[str, ...] = ()
+    """`rerankers`: names in `newsrec.rerankers.RERANKERS`, or `FILE.py:NAME`; none is all of them."""
+    losses: tuple[str, ...] = ("softmax",)
+    """`rerankers`: names in `newsrec.neural.losses.LOSSES`."""
+    rerank_top: int = 20
+    """`rerankers`: the ranker's first so many of each list are ordered again, >= 2."""
     params: Mapping[str, Any] = field(default_factory=dict)
     """Parameters of the ranker that differ from its defaults."""
     read: ReadOptions = ReadOptions()
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The networks to compare; `pooling` always, as the others are compared with it."""
+        named = self.models or tuple(RERANKERS)
+        return tuple(dict.fromkeys(("pooling", *named)))
 
     def refuse_contradictions(self) -> None:
         """Find out before the work what cannot be done.
@@ -84,12 +143,26 @@ class ExperimentConfig:
                 raise UsageError(f"--samplers: expected none of {list(ALONE)}, which always run, found {spec!r}.")
         if not self.samplers or not self.ratios or not all(0 < ratio < float("inf") for ratio in self.ratios):
             raise UsageError(f"--ratios: expected samplers and numbers above 0, found {self.samplers}, {self.ratios}.")
+        if self.name == "rerankers":
+            self._refuse_unknown_networks()
         if self.seeds < 1 or not 1 <= self.train_requests <= 100_000:
             raise UsageError(
                 f"experiment: expected at least 1 seed and 1 to 100000 training requests, found {self.seeds} and "
                 f"{self.train_requests}."
             )
 
+    def _refuse_unknown_networks(self) -> None:
+        for name in self.networks:
+            refuse_unknown(name)
+            refuse_unfit(name)
+        from newsrec.neural.losses import LOSSES
+
+        unknown = sorted(set(self.losses) - set(LOSSES))
+        if unknown or not self.losses:
+            raise UsageError(f"--losses: expected some of {sorted(LOSSES)}, found {unknown or 'none'}.")
+        if self.rerank_top < 2:
+            raise UsageError(f"--rerank-top: expected 2 or more, found {self.rerank_top}.")
+
     def facts(self) -> dict[str, Any]:
-        """What must be the same where a stopped experiment goes on; further seeds, samplers and ratios may join."""
+        """What must be the same where a stopped experiment goes on; further seeds, samplers and the like may join."""
         return {"name": self.name, "params": dict(self.params)}

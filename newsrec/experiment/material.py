@@ -18,7 +18,7 @@ from newsrec.progress import Progress
 from newsrec.rankers import RankingData
 from newsrec.recall import DEFAULT_CHANNELS, RecallSettings
 from newsrec.sampling import parse
-from newsrec.simulate import SimulationConfig, simulate
+from newsrec.simulate import Simulation, SimulationConfig, simulate
 from newsrec.slates import SPLITS
 from newsrec.split import Split, SplitConfig
 
@@ -65,24 +65,7 @@ class Material:
     @classmethod
     def of(cls, config: ExperimentConfig, tell: Progress) -> Self:
         """Read, divide, recall and describe."""
-        simulation = simulate(SimulationConfig()) if config.data is None else None
-        log = simulation.log if simulation else read_log(config.data, config.format, options=config.read)  # type: ignore[arg-type]
-        store = EventStore(log.clicks, log.articles, log.impressions)
-        candidates = config.candidates or ("slate" if log.format in SLATE_FORMATS else "recall")
-        if candidates not in SPLITS:
-            raise UsageError(f"--candidates: expected one of {sorted(SPLITS)}, found {candidates!r}.")
-        periods = SplitConfig(
-            test_days=config.test_days,
-            valid_days=config.valid_days,
-            train_requests=config.train_requests,
-            valid_requests=config.valid_requests,
-            test_requests=config.test_requests,
-        )
-        split = SPLITS[candidates](log, store, periods)
-        channels = DEFAULT_CHANNELS if candidates == "recall" else ()
-        clicks, shown = _before(log, split.learn_until)
-        vocabulary = Vocabulary.of(clicks, impressions=shown)
-        assembly = Assembly.of(store, channels, RecallSettings(), vocabulary, slates=split.slates)
+        simulation, log, split, assembly = prepared(config)
         lists = {name: _described(assembly, split, name, tell) for name in ("train", "valid", "test")}
         exposures = simulation.truth.exposures if simulation and split.slates is not None else None
         truth = None if exposures is None else _truth(lists["test"], exposures)
@@ -113,6 +96,33 @@ class Material:
         if no_lists or no_dwell:
             tell.say(f"left out: {cell.sampler}, as the log has no {'impressions' if no_lists else 'dwell_seconds'}")
         return not (no_lists or no_dwell)
+
+
+def prepared(config: ExperimentConfig) -> tuple[Simulation | None, Log, Split, Assembly]:
+    """Read and divide the log, and fit its channels; the simulation where the log is the embedded one.
+
+    Raises:
+        UsageError: An unknown kind of candidates.
+    """
+    simulation = simulate(SimulationConfig()) if config.data is None else None
+    log = simulation.log if simulation else read_log(config.data, config.format, options=config.read)  # type: ignore[arg-type]
+    store = EventStore(log.clicks, log.articles, log.impressions)
+    candidates = config.candidates or ("slate" if log.format in SLATE_FORMATS else "recall")
+    if candidates not in SPLITS:
+        raise UsageError(f"--candidates: expected one of {sorted(SPLITS)}, found {candidates!r}.")
+    periods = SplitConfig(
+        test_days=config.test_days,
+        valid_days=config.valid_days,
+        train_requests=config.train_requests,
+        valid_requests=config.valid_requests,
+        test_requests=config.test_requests,
+    )
+    split = SPLITS[candidates](log, store, periods)
+    channels = DEFAULT_CHANNELS if candidates == "recall" else ()
+    clicks, shown = _before(log, split.learn_until)
+    vocabulary = Vocabulary.of(clicks, impressions=shown)
+    assembly = Assembly.of(store, channels, RecallSettings(), vocabulary, slates=split.slates)
+    return simulation, log, split, assembly
 
 
 def _before(log: Log, until: int | None) -> tuple[pl.DataFrame, pl.DataFrame | None]:

@@ -1,10 +1,10 @@
 """`EXPERIMENTS`: an experiment is a name, its cells, and which of them the others are compared with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from newsrec.experiment.config import Cell, ExperimentConfig
+from newsrec.experiment.config import RANKER, AnyCell, Cell, ExperimentConfig, NetworkCell
 
 
 def negatives(config: ExperimentConfig) -> list[Cell]:
@@ -37,12 +37,17 @@ def overfit(config: ExperimentConfig) -> list[Cell]:
     return [*(Cell("list", params=change) for change in changes), *(Cell(name, 4.0) for name in ("random", "hard"))]
 
 
+def rerankers(config: ExperimentConfig) -> list[NetworkCell]:
+    """Networks x losses, and the ranker's own order."""
+    return [NetworkCell(RANKER), *(NetworkCell(name, loss) for loss in config.losses for name in config.networks)]
+
+
 @dataclass(frozen=True)
 class Experiment:
     """One question."""
 
-    cells: Callable[[ExperimentConfig], list[Cell]]
-    baseline: Callable[[Cell], bool]
+    cells: Callable[[ExperimentConfig], Sequence[AnyCell]]
+    baseline: Callable[[Any], bool]
     """Whether the others are compared with this cell; the first such, or the first of all."""
     meaning: str
 
@@ -53,5 +58,8 @@ EXPERIMENTS: Final[Mapping[str, Experiment]] = {
     ),
     "objective": Experiment(objective, lambda cell: True, "what the ranker makes small"),
     "overfit": Experiment(overfit, lambda cell: True, "what each does to the gap of the curves"),
+    "rerankers": Experiment(
+        rerankers, lambda cell: cell.network == "pooling", "which network orders the top again, and by which loss"
+    ),
 }
 """Every experiment by its name."""

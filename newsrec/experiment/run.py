@@ -1,5 +1,6 @@
 """All stages of an experiment in order; `python -m newsrec.experiment` and the library function do the same."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,28 @@ class ExperimentResult:
     """What an experiment found."""
 
     out: Path
-    """Folder with `table.json`, `table.csv` and each cell's figures."""
+    """Folder with `table.json`, `table.csv` and each cell's figures; of networks also `table.md` and `table.html`."""
     table: pl.DataFrame
-    """One row per cell, see `newsrec.experiment.table.table_of`."""
+    """One row per cell, see `newsrec.experiment.table.table_of` and that of `newsrec.experiment.networks`."""
     protocol: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Study:
+    """How the cells of an experiment are run."""
+
+    material: Callable[[ExperimentConfig, Progress], Any]
+    run_cell: Callable[[Any, Any], tuple[dict[str, Any], pl.DataFrame]]
+    table_of: Callable[..., pl.DataFrame]
+    write_pages: Callable[[Path, pl.DataFrame, Mapping[str, Any]], None]
+
+
+def _study(name: str) -> Study:
+    if name != "rerankers":
+        return Study(Material.of, run_cell, table_of, lambda *_: None)
+    from newsrec.experiment import networks  # what trains networks needs torch
+
+    return Study(networks.NetworkMaterial.of, networks.run_cell, networks.table_of, networks.write_pages)
 
 
 def run_experiment(config: ExperimentConfig, progress: Progress | None = None) -> ExperimentResult:
@@ -44,7 +63,8 @@ def run_experiment(config: ExperimentConfig, progress: Progress | None = None) -
         raise UsageError(f"experiment: expected one of {sorted(EXPERIMENTS)}, found {config.name!r}.")
     config.refuse_contradictions()
     experiment = EXPERIMENTS[config.name]
-    material = Material.of(config, tell)
+    study = _study(config.name)
+    material = study.material(config, tell)
     cells = [cell for cell in experiment.cells(config) if material.can(cell, tell)]
     out = config.out or Path("artifacts") / f"experiment-{config.name}-{material.log.fingerprint[:8] or 'log'}"
     kept = Kept.open(out, {**config.facts(), "protocol": material.protocol})
@@ -54,11 +74,12 @@ def run_experiment(config: ExperimentConfig, progress: Progress | None = None) -
         tell.say(f"{len(wanted) - len(waiting)} of {len(wanted)} cells are done already")
     with tell.stage("cells", len(waiting)) as step:
         for cell in waiting:
-            kept.add(cell.key, *run_cell(material, cell))
+            kept.add(cell.key, *study.run_cell(material, cell))
             step(1)
     baseline = next((cell for cell in cells if experiment.baseline(cell)), cells[0])
-    table = table_of(cells, range(config.seeds), baseline, kept)
+    table = study.table_of(cells, range(config.seeds), baseline, kept)
     table.write_csv(out / "table.csv")
     facts = {"protocol": material.protocol, "baseline": baseline.key, "lists": material.counts}
     write_json(out / "table.json", {**facts, "rows": table.to_dicts()})
+    study.write_pages(out, table, material.protocol)
     return ExperimentResult(out, table, material.protocol)

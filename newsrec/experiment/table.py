@@ -35,7 +35,7 @@ def table_of(cells: Sequence[Cell], seeds: Iterable[int], baseline: Cell, kept: 
     for cell in cells:
         told = [kept.figures(cell.with_seed(seed).key) for seed in seeds]
         differences = paired_comparison(first, _per_request(cell, seeds, kept), {}, {})
-        row: dict[str, Any] = {**cell.facts(), "negatives_per_click": _mean([_per_click(t) for t in told])}
+        row: dict[str, Any] = {**cell.facts(), "negatives_per_click": mean([_per_click(t) for t in told])}
         for name in COMPARED:
             if (d := differences.get(name)) is not None:
                 row |= {name: d.second, f"{name}_gain": d.difference, f"{name}_low": d.low, f"{name}_high": d.high}
@@ -49,21 +49,21 @@ def _further(told: list[dict[str, Any]], usual: list[dict[str, Any]]) -> dict[st
     closed = [t["calibration"].get("closed_form", {}).get("ece_share") for t in told]
     common = [_in_common(t["importance"], u["importance"]) for t, u in zip(told, usual, strict=True)]
     return {
-        "auc_hard": _mean([t["auc_hard"] for t in told]),
-        "auc_easy": _mean([t["auc_easy"] for t in told]),
-        "auc_sampled": _mean([t["on_sampled_lists"].get("auc") for t in told]),
-        "mrr@5_sampled": _mean([t["on_sampled_lists"].get("mrr@5") for t in told]),
-        "ece_before": _mean([each["ece_share"] for each in before]),
-        "ece_after": _mean([each["ece_share"] for each in after]),
-        "true_ece_before": _mean([each.get("true_ece_share") for each in before]),
-        "true_ece_after": _mean([each.get("true_ece_share") for each in after]),
-        "closed_form": _mean(closed),
-        "normalised_entropy": _mean([each["normalised_entropy"] for each in after]),
-        "seconds": _mean([t["seconds"] for t in told]),
-        "trees": _mean([t["best_iteration"] for t in told]),
-        "seconds_to_baseline": _mean([_to_reach(t, u) for t, u in zip(told, usual, strict=True)]),
-        "gap": _mean([_gap(t) for t in told]),
-        "gain_in_common": _mean(common),
+        "auc_hard": mean([t["auc_hard"] for t in told]),
+        "auc_easy": mean([t["auc_easy"] for t in told]),
+        "auc_sampled": mean([t["on_sampled_lists"].get("auc") for t in told]),
+        "mrr@5_sampled": mean([t["on_sampled_lists"].get("mrr@5") for t in told]),
+        "ece_before": mean([each["ece_share"] for each in before]),
+        "ece_after": mean([each["ece_share"] for each in after]),
+        "true_ece_before": mean([each.get("true_ece_share") for each in before]),
+        "true_ece_after": mean([each.get("true_ece_share") for each in after]),
+        "closed_form": mean(closed),
+        "normalised_entropy": mean([each["normalised_entropy"] for each in after]),
+        "seconds": mean([t["seconds"] for t in told]),
+        "trees": mean([t["best_iteration"] for t in told]),
+        "seconds_to_baseline": mean([_to_reach(t, u) for t, u in zip(told, usual, strict=True)]),
+        "gap": mean([_gap(t) for t in told]),
+        "gain_in_common": mean(common),
     }
 
 
@@ -95,6 +95,7 @@ def _in_common(one: dict[str, float], two: dict[str, float]) -> float:
     return min(1.0, sum(min(gain, two.get(name, 0.0)) for name, gain in one.items()))
 
 
-def _mean(values: list[Any]) -> float | None:
+def mean(values: list[Any]) -> float | None:
+    """Of the values that are there."""
     known = [float(value) for value in values if value is not None]
     return sum(known) / len(known) if known else None

@@ -4,7 +4,8 @@
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -116,7 +117,7 @@ def _torch_graph(model: Model, vocabulary: IdVocabulary, fields: Fields) -> onnx
         {0: requests, 1: history if name.startswith(HISTORY) else candidates} for name in names
     )  # one Dim per meaning
     model.eval()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _frozen(model):
         warnings.simplefilter("ignore")  # torch's exporter warns of its own insides
         program = torch.onnx.export(
             _Probabilities(model, fields),
@@ -130,7 +131,22 @@ def _torch_graph(model: Model, vocabulary: IdVocabulary, fields: Fields) -> onnx
             verbose=False,
         )
     assert program is not None
-    return program.model_proto
+    graph = program.model_proto
+    # Of a GRU's states torch tells the example's length, by which onnxruntime would share memory; it infers its own.
+    del graph.graph.value_info[:]
+    return graph
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Without gradients: for a `scan` over steps torch would else export what a backward pass needs, which fails."""
+    free = [weight for weight in model.parameters() if weight.requires_grad]
+    model.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in free:
+            weight.requires_grad_(True)
 
 
 def _look_up(graph: onnx.ModelProto, vocabulary: IdVocabulary) -> None:

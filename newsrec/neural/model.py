@@ -66,9 +66,25 @@ class Model(nn.Module):
 
     def forward(self, dense: Tensor, target: Tensor, history: Tensor, numbers: Tensor, mask: Tensor) -> Tensor:
         """Logits, shape (requests, candidates)."""
-        scaled = self.scale_numbers(numbers) * mask[..., None]  # (requests, history, numbers)
-        logits: Tensor = self.network(self.scale_dense(dense), target, history, scaled, mask)
+        logits: Tensor = self.network(*self._read(dense, target, history, numbers, mask))
         return logits
+
+    def taught(
+        self, dense: Tensor, target: Tensor, history: Tensor, numbers: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor | float]:
+        """Logits, and the loss that the network itself adds, for training; 0 of most networks."""
+        if not callable(taught := getattr(self.network, "taught", None)):
+            return self(dense, target, history, numbers, mask), 0.0
+        logits, extra = taught(*self._read(dense, target, history, numbers, mask))
+        return logits, extra
+
+    def _read(
+        self, dense: Tensor, target: Tensor, history: Tensor, numbers: Tensor, mask: Tensor
+    ) -> tuple[Tensor, ...]:
+        """What the network is given: numbers scaled and filled, and the hours as they are where it reads them."""
+        scaled = self.scale_numbers(numbers) * mask[..., None]  # (requests, history, numbers)
+        hours = (numbers[..., 0],) if getattr(self.network, "reads_hours", False) else ()
+        return self.scale_dense(dense), target, history, scaled, mask, *hours
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Of a click, by Platt's line through the logits; shape kept."""

@@ -202,6 +202,7 @@ def _epoch(model: Model, lists: Lists, optimiser: torch.optim.Optimizer, config:
     device = _device_of(model)
     if config.negatives is not None:
         lists = sampled(lists, config.negatives, rng)
+    of_list = np.ones(len(lists), np.float32) if lists.weight is None else lists.weight
     tables = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
     model.train()
     total = torch.zeros((), device=device)
@@ -212,8 +213,11 @@ def _epoch(model: Model, lists: Lists, optimiser: torch.optim.Optimizer, config:
             dense, target, history, numbers, mask = (each.to(device) for each in tensors(batch))
             dense = torch.where(_drawn(dense, config.hidden_dense), torch.nan, dense)
             target, history = (codes.masked_fill(_drawn(codes, config.hidden_ids), 0) for codes in (target, history))
-            logits = model(dense, target, history, numbers, mask)
-            loss = LOSSES[config.loss](logits, torch.from_numpy(lists.label[batch.rows]).to(device).float())
+            logits, extra = model.taught(dense, target, history, numbers, mask)
+            labels, weight = (
+                torch.from_numpy(each).to(device).float() for each in (lists.label[batch.rows], of_list[chosen])
+            )
+            loss = LOSSES[config.loss](logits, labels, weight) + extra
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             _shorten(tables, config.l2)

@@ -10,7 +10,7 @@ from newsrec.neural.settings import settings_of
 if TYPE_CHECKING:
     from torch import nn
 
-    from newsrec.rerankers.base import Shape
+    from newsrec.rerankers.base import Shape, Traits
     from newsrec.rerankers.own import OwnNetwork
 
 RERANKERS: Final[dict[str, str]] = {
@@ -19,8 +19,14 @@ RERANKERS: Final[dict[str, str]] = {
     "lr": "newsrec.rerankers.lr",
     "wide_deep": "newsrec.rerankers.wide_deep",
     "deepfm": "newsrec.rerankers.deepfm",
+    "youtube_dnn": "newsrec.rerankers.youtube_dnn",
+    "transformer": "newsrec.rerankers.transformer",
+    "dien": "newsrec.rerankers.dien",
+    "dsin": "newsrec.rerankers.dsin",
+    "sim": "newsrec.rerankers.sim",
 }
-"""Name -> module whose `network(shape, params)` makes it and whose `PARAMS` is the dataclass of its parameters.
+"""Name -> module whose `network(shape, params)` makes it, whose `PARAMS` is the dataclass of its parameters and whose
+`TRAITS` say what it is like.
 
 Imported when it is trained, so naming them needs no torch.
 """
@@ -48,6 +54,18 @@ def make(name: str, shape: "Shape", params: Mapping[str, Any] = NONE) -> "nn.Mod
 def is_own(name: str) -> bool:
     """Whether a name means a Python file: `FILE.py` or `FILE.py:NAME`."""
     return name.endswith(".py") or ".py:" in name
+
+
+def history_of(name: str) -> int:
+    """Clicks that a network reads at most; what an own one is like nobody knows."""
+    from newsrec.rerankers.base import Traits
+
+    return Traits(sequence=True, target=True).history if is_own(name) else traits_of(name).history
+
+
+def traits_of(name: str) -> "Traits":
+    """What a network of `RERANKERS` is like."""
+    return cast("Traits", import_module(RERANKERS[name]).TRAITS)
 
 
 def source_of(name: str) -> tuple[str, str]:

@@ -18,8 +18,24 @@ class Shape:
     """Numbers per click of a history; the first is its age."""
 
 
+@dataclass(frozen=True)
+class Traits:
+    """What a network is like, whatever its weights."""
+
+    sequence: bool
+    """Whether the order of the clicks, or the pauses between them, tells it anything."""
+    target: bool
+    """Whether each candidate weighs the clicks with its own eyes."""
+    history: int = 50
+    """Newest clicks that it reads at most, >= 1."""
+
+
 class Network(Protocol):
-    """Scores all candidates of each request; a request's history is read once."""
+    """Scores all candidates of each request; a request's history is read once.
+
+    One with the attribute `reads_hours = True` is also given `hours`, the last argument: the hours from each click to
+    the request as they are, (requests, history), NaN where unknown.
+    """
 
     def forward(self, dense: Tensor, target: Tensor, history: Tensor, numbers: Tensor, mask: Tensor) -> Tensor:
         """Logits of clicks.
@@ -35,4 +51,14 @@ class Network(Protocol):
             (requests, candidates), finite, also where a history is empty. A candidate's logit depends on no other
             candidate, and padding of the history changes nothing.
         """
+        ...
+
+
+class Taught(Protocol):
+    """A network with a loss of its own, which training adds to the trainer's."""
+
+    def taught(
+        self, dense: Tensor, target: Tensor, history: Tensor, numbers: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What `forward` gives, and the further loss, a scalar >= 0; called in place of `forward` in training."""
         ...

@@ -1,11 +1,12 @@
 """DeepFM: every pair of inputs meets in a factorisation machine (Guo et al., IJCAI 2017, arXiv:1703.04247)."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
-from newsrec.rerankers.base import Shape
+from newsrec.rerankers.base import Shape, Traits
 from newsrec.rerankers.layers import Embed, Tower, Wide, mean_of_clicks, refuse_faults
 
 
@@ -61,6 +62,7 @@ class DeepFm(nn.Module):
 
 
 PARAMS = DeepFmParams
+TRAITS: Final = Traits(sequence=False, target=False)
 
 
 def network(shape: Shape, params: DeepFmParams = DeepFmParams()) -> nn.Module:

@@ -1,16 +1,14 @@
 """Deep Interest Network: each candidate looks at the history with its own eyes (Zhou et al., KDD 2018)."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from newsrec.rerankers.base import Shape
-from newsrec.rerankers.layers import ACTIVATIONS, Embed, Tower, refuse_faults
-
-FAR = -1e9
-"""Added to the weight of padding before a softmax; minus infinity would make an empty history NaN."""
+from newsrec.rerankers.base import Shape, Traits
+from newsrec.rerankers.layers import ACTIVATIONS, FAR, Embed, Tower, refuse_faults
 
 
 @dataclass(frozen=True)
@@ -84,6 +82,7 @@ class Din(nn.Module):
 
 
 PARAMS = DinParams
+TRAITS: Final = Traits(sequence=False, target=True)
 
 
 def network(shape: Shape, params: DinParams = DinParams()) -> nn.Module:

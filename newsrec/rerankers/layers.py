@@ -12,6 +12,9 @@ from newsrec.errors import UsageError
 from newsrec.neural.embedding_sizes import EMBEDDING_SIZES
 from newsrec.rerankers.base import Shape
 
+FAR: Final = -1e9
+"""Added to the score of padding before a softmax; minus infinity would make an empty history NaN."""
+
 
 class Embed(nn.Module):
     """Codes of several fields to one vector: each field's embedding, laid side by side.
@@ -105,18 +108,32 @@ ACTIVATIONS: Final[dict[str, Callable[[int], nn.Module]]] = {"prelu": Prelu, "di
 """Name -> makes the activation of so many columns."""
 
 
-LARGEST: Final = {"attention": 4_096, "width": 1_024, "crosses": 2**24, "hidden": 65_536}
+LARGEST: Final = {
+    "attention": 4_096,
+    "width": 1_024,
+    "crosses": 2**24,
+    "hidden": 65_536,
+    "heads": 64,
+    "layers": 16,
+    "sessions": 50,
+}
 """Whole numbers among the parameters of networks, and their largest values; the least is 1."""
+SHARES: Final = {"dropout": 1, "auxiliary": 100}
+"""Numbers among them, and their largest values; the least is 0."""
 
 
-def refuse_faults(params: object) -> None:
+def refuse_faults(params: object, **further: Iterable[str]) -> None:
     """Find out whether the parameters of a network are names that exist and numbers in range.
+
+    Args:
+        params: A dataclass.
+        further: Names that a parameter of this network alone may have.
 
     Raises:
         UsageError: With every parameter that is not.
     """
     given = {field.name: getattr(params, field.name) for field in fields(params)}  # type: ignore[arg-type]
-    names: dict[str, Iterable[str]] = {"embedding": EMBEDDING_SIZES, "activation": ACTIVATIONS}
+    names: dict[str, Iterable[str]] = {"embedding": EMBEDDING_SIZES, "activation": ACTIVATIONS, **further}
     faults = [
         *(
             f"{name} of {sorted(known)}, found {given[name]!r}"
@@ -128,7 +145,11 @@ def refuse_faults(params: object) -> None:
             for name, largest in LARGEST.items()
             if name in given and not all(1 <= each <= largest for each in np.atleast_1d(given[name]))
         ),
-        *([f"dropout in 0..1, found {given['dropout']}"] if not 0 <= given.get("dropout", 0) <= 1 else []),
+        *(
+            f"{name} in 0..{largest}, found {given[name]}"
+            for name, largest in SHARES.items()
+            if name in given and not 0 <= given[name] <= largest
+        ),
     ]
     if faults:
         raise UsageError(f"reranker: expected {'; '.join(faults)}.")

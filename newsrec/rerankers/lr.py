@@ -4,10 +4,11 @@ What the reader clicked moves all candidates of a request alike: the order knows
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from torch import nn
 
-from newsrec.rerankers.base import Shape
+from newsrec.rerankers.base import Shape, Traits
 from newsrec.rerankers.layers import Wide
 
 
@@ -17,6 +18,7 @@ class LrParams:
 
 
 PARAMS = LrParams
+TRAITS: Final = Traits(sequence=False, target=False)
 
 
 def network(shape: Shape, params: LrParams = LrParams()) -> nn.Module:

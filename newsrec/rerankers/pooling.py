@@ -1,9 +1,11 @@
 """DIN without its attention: every candidate sees the mean of the history. What DIN gains over it is attention's."""
 
+from typing import Final
+
 import torch
 from torch import Tensor, nn
 
-from newsrec.rerankers.base import Shape
+from newsrec.rerankers.base import Shape, Traits
 from newsrec.rerankers.din import DinParams
 from newsrec.rerankers.layers import Embed, Tower, mean_of_clicks
 
@@ -27,6 +29,7 @@ class Pooling(nn.Module):
 
 
 PARAMS = DinParams
+TRAITS: Final = Traits(sequence=False, target=False)
 
 
 def network(shape: Shape, params: DinParams = DEFAULT) -> nn.Module:

@@ -31,7 +31,7 @@ from newsrec.neural.vocabulary import IdVocabulary
 from newsrec.progress import Progress
 from newsrec.rankers import Ranker, RankingData
 from newsrec.rerank import MODEL_FILE, Blend, Reranker, RerankSettings, log_odds, top_lists
-from newsrec.rerankers import make, source_of
+from newsrec.rerankers import history_of, make, source_of
 from newsrec.rerankers.base import Shape
 from newsrec.rerankers.blending import fit_blend, judge
 from newsrec.rerankers.int8 import int8_files
@@ -39,8 +39,6 @@ from newsrec.tensors import Batch, Fields, Lists, concatenated, padded
 
 FOLDS: Final = 3
 """Stretches of the training time; lists of each but the first are scored by a ranker fitted on the earlier ones."""
-HISTORY: Final = 50
-"""Clicks that the network reads at most."""
 TRAIN_LISTS: Final = 60_000
 """Training lists at most, drawn evenly: whole lists cost memory."""
 PARTS: Final = ("trainer", "network")
@@ -144,13 +142,13 @@ def train_reranker(
     seed = config.trainer.seed
     settings = settings_before(config, assembly)
     name, sha256 = settings.name, settings.sha256
-    train = training_tops(settings, assembly, ranker, rows, requests["train"], positives, seed, tell)
+    train = weighed(training_tops(settings, assembly, ranker, rows, requests["train"], positives, seed, tell), rows)
     valid = tops_of(assembly, settings, positives, tell, ranker.score, requests["valid"])
     with assembly.clock.time("rerank"):
         with tell.stage("rerank", 0) as step:
             of = f"{name} {sha256} {dict(config.network)}"
             checkpoint = None if config.checkpoint is None else Checkpoint(config.checkpoint, of)
-            fitted, files = _train(config, settings, train, valid, lambda _: step(1), checkpoint)
+            _, fitted, files = train_network(config, settings, train, valid, lambda _: step(1), checkpoint)
         gain = judge(valid, fitted.logits, requests["valid"], seed)
         made = partial(Reranker, model=files[MODEL_FILE])
         blend = fit_blend(valid, log_odds(made(settings).probabilities(valid)))
@@ -162,15 +160,15 @@ def train_reranker(
     return TrainedReranker(made(settings), fitted.curves, gain, files, config)
 
 
-def _train(
+def train_network(
     config: RerankConfig,
     settings: RerankSettings,
     train: Lists,
     valid: Lists,
     on_epoch: Callable[[float], None],
-    checkpoint: Checkpoint | None,
-) -> tuple[Fitted, dict[str, bytes]]:
-    """Train on lists of raw ids; the curves, and the network's files."""
+    checkpoint: Checkpoint | None = None,
+) -> tuple[Model, Fitted, dict[str, bytes]]:
+    """Train on lists of raw ids; the trained model, what training told, and the network's files."""
     vocabulary, fields = IdVocabulary.of(train), settings.fields
     shape = Shape(len(fields.dense), vocabulary.sizes, len(fields.numbers))
     coded = vocabulary.coded(train), vocabulary.coded(valid)
@@ -178,7 +176,7 @@ def _train(
     facts = {"network": settings.name, "loss": config.trainer.loss}
     with tempfile.TemporaryDirectory() as folder:
         export_network(model, vocabulary, fields, _example(valid), Path(folder) / MODEL_FILE, facts)
-        return fitted, {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+        return model, fitted, {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
 def fit_network(
@@ -200,7 +198,7 @@ def settings_before(config: RerankConfig, assembly: Assembly) -> RerankSettings:
     """What the manifest will keep, before a blend was chosen and judged."""
     fields = Fields.of(assembly.store, tuple(f.name for f in assembly.features))
     name, sha256 = source_of(config.name)
-    return RerankSettings(name, False, config.top, HISTORY, Blend(0.0, 1.0, 1.0), fields, sha256)
+    return RerankSettings(name, False, config.top, history_of(config.name), Blend(0.0, 1.0, 1.0), fields, sha256)
 
 
 def training_tops(
@@ -218,6 +216,14 @@ def training_tops(
     return concatenated(
         [lists(earlier.score, fold) for earlier, fold in _forward(ranker, rows, requests, assembly, seed)]
     )
+
+
+def weighed(lists: Lists, rows: RankingData) -> Lists:
+    """Each list as its click weighs in the ranker's rows, by its exposure; 1 where the ranker had no such row."""
+    clicked = rows.label == 1
+    known = pl.DataFrame({"request": rows.request[clicked], "weight": rows.weight[clicked]}).unique("request")
+    asked = pl.DataFrame({"request": lists.request_id}).join(known, on="request", how="left", maintain_order="left")
+    return replace(lists, weight=asked["weight"].fill_null(1.0).cast(pl.Float32).to_numpy())
 
 
 def tops_of(

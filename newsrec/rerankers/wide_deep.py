@@ -1,11 +1,12 @@
 """Wide & Deep: what is remembered of pairs beside what is generalised (Cheng et al., DLRS 2016, arXiv:1606.07792)."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
-from newsrec.rerankers.base import Shape
+from newsrec.rerankers.base import Shape, Traits
 from newsrec.rerankers.layers import Embed, Tower, Wide, mean_of_clicks, refuse_faults
 
 
@@ -71,6 +72,7 @@ class WideDeep(nn.Module):
 
 
 PARAMS = WideDeepParams
+TRAITS: Final = Traits(sequence=False, target=True)
 
 
 def network(shape: Shape, params: WideDeepParams = WideDeepParams()) -> nn.Module:

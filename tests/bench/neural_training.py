@@ -56,7 +56,7 @@ def run(data: Path | None) -> Iterator[str]:
     """A ladder from plain to ours, each step's factor; then DeepCTR-Torch beside ours, with the validation's AUC."""
     torch.set_num_threads(THREADS)
     log = simulate().log if data is None else read_log(data)
-    raw = _lists(log)
+    raw = [_without_ages(lists) for lists in drawn_lists(log)]
     vocabulary = IdVocabulary.of(raw[0])
     train, valid = map(vocabulary.coded, raw)
     rows, clicks = len(train.label), train.history_length.mean()
@@ -77,12 +77,12 @@ def run(data: Path | None) -> Iterator[str]:
     yield from _deepctr(vocabulary, train, valid, speed)
 
 
-def _lists(log: Log) -> tuple[Lists, Lists]:
+def drawn_lists(log: Log, requests: int = REQUESTS, history: int = HISTORY) -> tuple[Lists, Lists]:
     """Each click with four articles that others clicked in the three hours before it; training and validation."""
     store = EventStore(log.clicks, log.articles)
-    split = split_log(log, store, SplitConfig(train_requests=REQUESTS))
-    requests, clicked = split.part("train"), split.positives.unique("request_id", maintain_order=True)
-    asked = requests.select("request_id", "requested_at").join(clicked, on="request_id", maintain_order="left")
+    split = split_log(log, store, SplitConfig(train_requests=requests))
+    parted, clicked = split.part("train"), split.positives.unique("request_id", maintain_order=True)
+    asked = parted.select("request_id", "requested_at").join(clicked, on="request_id", maintain_order="left")
     recent = log.clicks.select("clicked_at", "item_id").sort("clicked_at")
     time_of, at = milliseconds(recent["clicked_at"]), milliseconds(asked["requested_at"])
     first, last = np.searchsorted(time_of, at - 3 * HOUR), np.searchsorted(time_of, at)
@@ -101,12 +101,16 @@ def _lists(log: Log) -> tuple[Lists, Lists]:
     )
     fields = replace(Fields.of(store, ()), dense=("nothing", RANKER_SCORE), numbers=(AGE,))
     described = pl.DataFrame({"nothing": np.zeros(len(rows), np.float32)})
-    lists = lists_of(described, rows, requests, store, fields, HISTORY)
-    same = replace(lists, history_numbers={AGE: np.ones_like(lists.history_numbers[AGE])})
-    users = requests["user_id"].unique().sort()
-    held = requests.filter(pl.col("user_id").is_in(users.sample(fraction=VALID, seed=0).implode()))["request_id"]
-    validates = np.isin(same.request_id, held.to_numpy())
-    return same.chosen(np.flatnonzero(~validates)), same.chosen(np.flatnonzero(validates))
+    lists = lists_of(described, rows, parted, store, fields, history)
+    users = parted["user_id"].unique().sort()
+    held = parted.filter(pl.col("user_id").is_in(users.sample(fraction=VALID, seed=0).implode()))["request_id"]
+    validates = np.isin(lists.request_id, held.to_numpy())
+    return lists.chosen(np.flatnonzero(~validates)), lists.chosen(np.flatnonzero(validates))
+
+
+def _without_ages(lists: Lists) -> Lists:
+    """DeepCTR-Torch's DIN reads none."""
+    return replace(lists, history_numbers={AGE: np.ones_like(lists.history_numbers[AGE])})
 
 
 def _per_row(lists: Lists) -> Lists:

@@ -11,6 +11,7 @@ from newsrec.calibration import platt
 from newsrec.errors import DataError
 from newsrec.metrics import METRICS, per_request, summarise
 from newsrec.neural import trainer
+from newsrec.neural.losses import LOSSES
 from newsrec.neural.model import Model, Scale
 from newsrec.neural.trainer import TrainerConfig, fit, mean_mrr, sampled, score
 from newsrec.rerankers import make
@@ -171,3 +172,17 @@ def test_other_weights_decay_and_embeddings_do_not() -> None:
         )
     assert lengths[1][0] < 0.97 * lengths[0][0]
     assert lengths[1][1] > 0.99 * lengths[0][1]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_lists_of_more_weight_are_learned_rather(loss: str) -> None:
+    """Two kinds of lists want the opposite of the same dense column; the heavier kind has its way."""
+    lists = replace(LISTS, dense=np.where(LISTS.label[:, None] == 1, 1.0, -1.0).repeat(3, axis=1).astype(np.float32))
+    odd = np.arange(len(lists)) % 2 == 1
+    lists = replace(lists, dense=np.where(odd[lists.row_request][:, None], -lists.dense, lists.dense))
+    for heavy in (odd, ~odd):
+        net = model()
+        weight = np.where(heavy, 1.9, 0.1).astype(np.float32)
+        fit(net, replace(lists, weight=weight), lists, TrainerConfig(loss=loss, epochs=3, batch=16, learning_rate=5e-3))
+        of_list = lists.chosen(np.flatnonzero(heavy & (lists.length > 1)))
+        assert mean_mrr(score(net, of_list), of_list) > 0.8

@@ -10,7 +10,7 @@ from torch import Tensor
 from newsrec.errors import UsageError
 from newsrec.neural.model import Model
 from newsrec.neural.trainer import TrainerConfig, fit, score, tensors
-from newsrec.rerankers import RERANKERS, make, refuse_unknown
+from newsrec.rerankers import RERANKERS, history_of, make, refuse_unknown, traits_of
 from newsrec.tensors import batches, padded
 from tests.networks import SHAPE, random_lists, vocabulary_of
 
@@ -78,6 +78,15 @@ def test_an_empty_history_is_finite_and_as_no_history_at_all(name: str, clicks: 
     none = model(dense, target, history[:, :0], numbers[:, :0], mask[:, :0])
     assert torch.isfinite(masked).all()
     torch.testing.assert_close(masked, none, **SAME)
+
+
+def test_the_order_of_the_clicks_matters_where_its_traits_say_so(name: str) -> None:
+    model, (dense, target, history, numbers, mask) = model_of(name), inputs()
+    turned = history.flip(1), numbers.flip(1)
+    whole = torch.ones_like(mask)
+    same = torch.allclose(model(dense, target, history, numbers, whole), model(dense, target, *turned, whole), **SAME)
+    assert same is not traits_of(name).sequence
+    assert history_of(name) == traits_of(name).history >= history_of("own.py") == 50
 
 
 def test_unknown_and_extreme_numbers_are_finite(name: str) -> None:

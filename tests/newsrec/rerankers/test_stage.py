@@ -22,13 +22,14 @@ from newsrec.rankers import RankingData
 from newsrec.rankers.lgbm import LgbmRanker
 from newsrec.rerank import MODEL_FILE, SIGNATURE_FILE, Blend, RerankSettings
 from newsrec.rerankers import stage
-from newsrec.rerankers.stage import _forward, _verdict
+from newsrec.rerankers.stage import _forward, _verdict, weighed
 from newsrec.serve import Recommender
 from newsrec.split import SplitConfig
 from newsrec.tensors import Fields
 from newsrec.train import TrainResult, train
 from newsrec.train_config import TrainConfig
 from tests.conftest import FEW_TREES
+from tests.networks import random_lists
 
 REQUESTS = pl.DataFrame({"request_id": range(90), "user_id": [i % 40 for i in range(90)]}).with_columns(
     pl.from_epoch(pl.Series(np.random.default_rng(0).permutation(90) * 60), "s")
@@ -61,6 +62,20 @@ def test_scores_of_training_lists_come_from_rankers_of_earlier_requests() -> Non
     assert sorted(request for _, fold in found for request in fold["request_id"]) == sorted(
         request for request, at in time.items() if at >= sorted(time.values())[30]
     )
+
+
+def test_lists_weigh_as_their_clicks_do_in_the_rows_of_the_ranker() -> None:
+    lists = random_lists(4)
+    rows = RankingData(
+        pl.DataFrame({"x": np.zeros(4, np.float32)}),
+        np.array([0, 1, 1, 0]),
+        np.array([0, 0, 2, 2]),
+        np.array([9.0, 2, 3, 9]),
+    )
+    found = weighed(lists, rows)
+    assert found.weight is not None
+    assert found.weight.tolist() == [2, 1, 3, 1]
+    assert found.chosen(np.array([2, 0])).weight.tolist() == [3, 2]  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("on", [True, False])
