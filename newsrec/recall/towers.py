@@ -30,6 +30,8 @@ SCALE: Final = 2**12
 """One, in the whole numbers that a reader's vector is computed in."""
 WEIGHT_UNIT: Final = 1_000
 """Weights of clicks are kept in thousandths."""
+ALONE: Final = 2**18
+"""OpenBLAS multiplies with one thread up to so many multiplications."""
 TABLES: Final = ("article", "category")
 """Weights with a row per article or category."""
 
@@ -99,6 +101,20 @@ def begun(dim: int, hidden: int, text_dim: int, seed: list[int]) -> Weights:
     }
 
 
+def product(a: Vectors, b: Vectors) -> Vectors:
+    """The matrix product, in pieces that BLAS does not share out among threads.
+
+    So its bits do not depend on how many there are, and it does not wait for them where other work has the cores.
+    """
+    rows = max(1, ALONE // max(1, a.shape[1] * b.shape[1]))
+    pieces, (inner, width) = len(a) // rows, b.shape
+    whole = pieces * rows
+    result = np.empty((len(a), width), np.float32)
+    np.matmul(a[:whole].reshape(pieces, rows, inner), b, out=result[:whole].reshape(pieces, rows, width))
+    np.matmul(a[whole:], b, out=result[whole:])
+    return result
+
+
 def objective(
     weights: Mapping[str, Vectors], known: Known, batch: Batch, log_q: Vectors, temperature: float
 ) -> tuple[float, Weights]:
@@ -115,44 +131,43 @@ def objective(
         Loss, and the gradient per weight; that of `article` in the order of `batch.met`.
     """
     w = weights
-    f = w["article"][batch.met] + w["category"][known.category] + known.text @ w["text"]  # (met, dim)
+    f = w["article"][batch.met] + w["category"][known.category] + product(known.text, w["text"])  # (met, dim)
     x = batch.pool @ f  # (n, dim)
-    inner = np.maximum(x @ w["user_in"] + w["user_in_bias"], 0)  # (n, hidden)
-    u, u_length = _units(x + inner @ w["user_out"] + w["user_out_bias"])  # (n, dim)
+    inner = np.maximum(product(x, w["user_in"]) + w["user_in_bias"], 0)  # (n, hidden)
+    u, u_length = _units(x + product(inner, w["user_out"]) + w["user_out_bias"])  # (n, dim)
     g = f[batch.column]  # (columns, dim)
-    v, v_length = _units(g + g @ w["item"] + w["item_bias"])
-    n, row = len(u), np.arange(len(u))
+    v, v_length = _units(g + product(g, w["item"]) + w["item_bias"])
+    row, sharp = np.arange(len(u)), np.float32(1 / temperature)
     # A column stands for as many places of the batch as clicked it, but for the reader's own click, which is one.
     often = np.log(np.bincount(batch.own)).astype(np.float32)
-    logits = u @ v.T / np.float32(temperature) + (often - log_q)  # (n, columns)
-    mine = logits[row, batch.own] - often[batch.own]
-    logits[batch.forbidden] = -np.inf
-    logits[row, batch.own] = mine
-    logits -= logits.max(axis=1, keepdims=True)
-    share = np.exp(logits)
+    share = product(u * sharp, v.T)  # logits, (n, columns)
+    share += often - log_q
+    mine = share[row, batch.own] - often[batch.own]
+    share[batch.forbidden] = -np.inf
+    share[row, batch.own] = mine
+    share -= share.max(axis=1, keepdims=True)
+    np.exp(share, out=share)
     share /= share.sum(axis=1, keepdims=True)
     loss = -float(np.log(share[row, batch.own]).sum())
-    share[row, batch.own] -= 1
-    share /= np.float32(temperature)
-    to_z = _through_units(share @ v, u, u_length)  # (n, dim)
-    to_y = _through_units(share.T @ u, v, v_length)  # (columns, dim)
-    to_inner = (to_z @ w["user_out"].T) * (inner > 0)
-    to_f = batch.pool.T @ (to_z + to_inner @ w["user_in"].T)
-    to_f[batch.column] += to_y + to_y @ w["item"].T
-    to_category = np.zeros_like(w["category"])
-    np.add.at(to_category, known.category, to_f)
+    share[row, batch.own] -= 1  # the gradient of the logits
+    to_z = _through_units(product(share, v * sharp), u, u_length)  # (n, dim)
+    to_y = _through_units(product(share.T, u * sharp), v, v_length)  # (columns, dim)
+    to_inner = (product(to_z, w["user_out"].T)) * (inner > 0)
+    to_f = batch.pool.T @ (to_z + product(to_inner, w["user_in"].T))
+    to_f[batch.column] += to_y + product(to_y, w["item"].T)
+    rows = len(batch.met)
+    by_category = csr_matrix((np.ones(rows, np.float32), (known.category, np.arange(rows))), (len(w["category"]), rows))
     gradient = {
         "article": to_f,
-        "category": to_category,
-        "text": known.text.T @ to_f,
-        "user_in": x.T @ to_inner,
+        "category": by_category @ to_f,
+        "text": product(known.text.T, to_f),
+        "user_in": product(x.T, to_inner),
         "user_in_bias": to_inner.sum(axis=0),
-        "user_out": inner.T @ to_z,
+        "user_out": product(inner.T, to_z),
         "user_out_bias": to_z.sum(axis=0),
-        "item": g.T @ to_y,
+        "item": product(g.T, to_y),
         "item_bias": to_y.sum(axis=0),
     }
-    assert n == len(batch.own)
     return loss, gradient
 
 
