@@ -26,14 +26,10 @@ Weights = dict[str, Vectors]
 
 FIRST: Final = 0.1
 """AdaGrad's squares begin here, so that first steps are not the largest."""
-SCALE: Final = 2**12
-"""One, in the whole numbers that a reader's vector is computed in."""
-WEIGHT_UNIT: Final = 1_000
-"""Weights of clicks are kept in thousandths."""
+LARGEST: Final = 15.0
+"""Numbers of f beyond it are cut: 16 bits hold no larger ones."""
 ALONE: Final = 2**18
 """OpenBLAS multiplies with one thread up to so many multiplications."""
-TABLES: Final = ("article", "category")
-"""Weights with a row per article or category."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +81,9 @@ class Batch:
         return cls(met, pool, column, own, (reader[clash], which[place[n:]][clash]))
 
 
-def begun(dim: int, hidden: int, text_dim: int, seed: list[int]) -> Weights:
+def begun(dim: int, hidden: int, text_dim: int, seed: int) -> Weights:
     """Weights without any article yet; row 0 of `category` is of articles without one."""
-    rng, of_text = np.random.default_rng([*seed, 0]), np.random.default_rng([*seed, 1])
+    rng, of_text = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])
     return {
         "article": np.zeros((0, dim), np.float32),
         "category": np.zeros((1, dim), np.float32),
@@ -179,35 +175,33 @@ def descend(weights: Weights, squares: Weights, gradient: Weights, met: Ints, ra
         weights[name][rows] -= np.float32(rate) * slope / np.sqrt(squares[name][rows])
 
 
-def item_vectors(weights: Mapping[str, Vectors], known: Known) -> tuple[Vectors, Vectors]:
-    """`(f, v)` of all known articles, both (n_known, dim)."""
-    f = weights["article"] + weights["category"][known.category] + known.text @ weights["text"]
-    return f, _units(f + f @ weights["item"] + weights["item_bias"])[0]
+def item_vectors(weights: Mapping[str, Vectors], known: Known, rows: Ints) -> tuple[Vectors, Vectors]:
+    """`(f, v)` of some known articles, both (n_rows, dim)."""
+    chosen = known.rows(rows)
+    f = weights["article"][rows] + weights["category"][chosen.category] + product(chosen.text, weights["text"])
+    return f, _units(f + product(f, weights["item"]) + weights["item_bias"])[0]
 
 
 @dataclass(frozen=True)
 class UserTower:
-    """A reader's side in whole numbers of 1 / `SCALE`: one reader gets the bits of many, in NumPy and in ONNX alike."""
+    """A reader's side in whole numbers of 1 / `UNIT`: one reader gets the bits of many, in NumPy and in ONNX alike."""
 
-    article: Floats
+    article: npt.NDArray[np.int16]
     """f of each known article, (n_known, dim)."""
     weights: Mapping[str, Floats]
-    """`user_in`, `user_out` and their biases; the latter in 1 / `SCALE` ** 2."""
+    """`user_in`, `user_out` and their biases; the latter in 1 / `UNIT` ** 2."""
     click: Floats
     """Weight of the newest click, of the one before, ..., in thousandths, (last,)."""
 
     @classmethod
     def of(cls, weights: Mapping[str, Vectors], article: Vectors, click: Floats) -> "UserTower":
-        """Rounded from trained weights, f of all articles, and the weights of clicks."""
-        one = {name: SCALE**2 if name.endswith("bias") else SCALE for name in weights if name.startswith("user")}
-        return cls(
-            np.rint(article.astype(np.float64) * SCALE),
-            {name: np.rint(weights[name].astype(np.float64) * scale) for name, scale in one.items()},
-            click,
-        )
+        """Rounded from trained weights, f of some articles, and the weights of clicks."""
+        one = {name: UNIT**2 if name.endswith("bias") else UNIT for name in weights if name.startswith("user")}
+        rounded = {name: np.rint(weights[name].astype(np.float64) * unit) for name, unit in one.items()}
+        return cls(np.rint(np.clip(article, -LARGEST, LARGEST) * UNIT).astype(np.int16), rounded, click)
 
     def vectors(self, history: Ints) -> Floats:
-        """Unit vectors times `features.articles.UNIT` in whole numbers.
+        """Vectors of length `UNIT` in whole numbers.
 
         Args:
             history: Rows of the last clicks' articles, newest first, (n, last); -1 where unknown or none.
@@ -218,9 +212,10 @@ class UserTower:
         weight = np.where(history >= 0, self.click, 0.0)
         whole = weight.sum(axis=1, keepdims=True)
         # Sums of whole numbers far below 2 ** 53: exact in any order.
-        x = np.rint(np.einsum("nl,nld->nd", weight, self.article[history]) / np.maximum(whole, 1))
-        inner = np.rint(np.maximum(x @ self.weights["user_in"] + self.weights["user_in_bias"], 0) / SCALE)
-        z = np.rint((inner @ self.weights["user_out"] + self.weights["user_out_bias"]) / SCALE) + x
+        summed = np.einsum("nl,nld->nd", weight, self.article[history].astype(np.float64))
+        x = np.rint(summed / np.maximum(whole, 1))  # (n, dim)
+        inner = np.rint(np.maximum(x @ self.weights["user_in"] + self.weights["user_in_bias"], 0) / UNIT)
+        z = np.rint((inner @ self.weights["user_out"] + self.weights["user_out_bias"]) / UNIT) + x
         length = np.sqrt((z * z).sum(axis=1, keepdims=True))
         unit: Floats = np.rint(UNIT * (z / np.maximum(length, 1)))
         return np.where(whole > 0, unit, 0.0)
