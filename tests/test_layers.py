@@ -83,8 +83,11 @@ NETWORKS: Final = {
     *(f"newsrec.rerankers.{name}" for name in ("din", "pooling", "lr", "wide_deep", "deepfm")),
 }
 """Modules of training that import torch; `newsrec.rerankers` itself names networks without it."""
-WITH_ONNX: Final = {"newsrec.neural.export", "newsrec.neural.ranker_onnx", "newsrec.rerankers.int8"}
-"""Modules of training that import onnx; that of the ranker works without torch."""
+WITH_ONNX: Final = {
+    *(f"newsrec.neural.{name}" for name in ("export", "ranker_onnx", "tower_onnx")),
+    "newsrec.rerankers.int8",
+}
+"""Modules of training that import onnx; those of the ranker and of recall work without torch."""
 ONLY_IN: Final = {
     "typer": {
         "newsrec.cli",

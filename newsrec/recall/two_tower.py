@@ -16,6 +16,7 @@ from features.windows import Ints, grid_before
 from newsrec.recall.base import RecallRequests, RecallSettings, nothing
 from newsrec.recall.dense import best_of, read_matrix, rows_at_once
 from newsrec.recall.tower_chain import Model, Training, TwoTowerParams, grid_of
+from newsrec.recall.towers import UserTower
 from newsrec.recall.vectors import Compared
 
 DEFAULTS: Final = TwoTowerParams()
@@ -47,13 +48,14 @@ class TwoTower:
         self._kept: tuple[int, Compared] | None = None
         return self
 
-    def model(self, at: int) -> Model:
-        """The last model before `at`, ms."""
-        return self._training.model(at // self._training.step_ms)
+    def reading(self, at: int) -> tuple[pl.Series, UserTower]:
+        """Ids of the articles that the last model before `at` (ms) can read, and its reader's side, in their order."""
+        model = self._model(at)
+        return self._store.items.gather(model.known), model.user
 
     def table(self, at: int) -> pl.DataFrame:
         """Vectors of the articles that the last model before `at` (ms) proposes: `item_id, embedding`, by id."""
-        model = self.model(at)
+        model = self._model(at)
         order = np.argsort(self._store.item_order[model.proposed])
         vectors = (model.vectors[order] / UNIT).astype(np.float32)
         return pl.DataFrame(
@@ -84,6 +86,9 @@ class TwoTower:
         found = pl.concat(parts).sort("row", "rank")
         # Multiples of 2 ** -22 below 2: exact.
         return found.with_columns((pl.col("score") / UNIT**2 - 1).cast(pl.Float32))
+
+    def _model(self, at: int) -> Model:
+        return self._training.model(at // self._training.step_ms)
 
     def _clicked(self, requests: RecallRequests) -> Ints:
         """Codes of the last clicks before each request, newest first, -1 where there is none: (n_requests, history)."""

@@ -18,6 +18,7 @@ from tests.bench import (
     serving,
     training,
     tuning,
+    two_tower,
 )
 
 BENCHMARKS = {
@@ -33,6 +34,7 @@ BENCHMARKS = {
     "training": training.run,
     "tuning": tuning.cost,
     "tuning-workers": tuning.workers,
+    "two_tower": two_tower.run,
 }
 
 
