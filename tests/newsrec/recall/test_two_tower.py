@@ -16,37 +16,36 @@ from tests.factories import SHALLOW, articles_of, clicks_of, log_of, ms, request
 
 SMALL = TwoTowerParams(dim=8, hidden=8, min_pairs=1, epochs=20, batch=32)
 SETTINGS = RecallSettings(refresh_ms=HOUR // 2, depth=8)
-HIT, THREADS = 50, (range(1, 6), range(11, 16))
-"""The article that everybody reads, and two threads with readers of their own."""
+HIT, THREADS = 500, [range(10 * n + 1, 10 * n + 6) for n in range(8)]
+"""The article that readers of all threads go on to, and eight threads with readers of their own."""
 
 
-def skewed(readers: int = 400) -> list[tuple[int, int, float]]:
-    """Readers begin in a thread; then two of three read the hit, and the third the next article of the thread."""
+def skewed(readers: int = 800) -> list[tuple[int, int, float]]:
+    """Readers begin in a thread; then two of five read the hit, and the others the next article of the thread."""
     rng, rows = np.random.default_rng(0), []
     for user in range(readers):
-        first, second = rng.permutation(THREADS[user % 2])[:2].tolist()
-        rows += [(user, first, user * 1.0), (user, HIT if user % 3 else second, user + 0.5)]
+        first, second = rng.permutation(THREADS[user % 8])[:2].tolist()
+        rows += [(user, first, user / 2), (user, HIT if user % 5 < 2 else second, user / 2 + 0.3)]
     return rows
 
 
-def ranked(params: TwoTowerParams) -> list[list[int]]:
-    """What new readers of one article of each thread are proposed, best first."""
-    rows = [*skewed(), (1_000, THREADS[0][0], 500.0), (1_001, THREADS[1][0], 500.0)]
-    store = store_of(log_of(clicks_of(rows)))
-    asked = RecallRequests.of(requests_of([(user, 600.0, 600.0) for user in (1_000, 1_001)]), store)
-    found = TwoTower(params).fit(store, SETTINGS).recall(asked).sort("row", "rank")
-    return [store.items.gather(found.filter(pl.col("row") == row)["item"]).to_list() for row in (0, 1)]
+def places_of_the_hit(params: TwoTowerParams) -> list[int]:
+    """Where new readers of one article of each thread find the hit, the best place first."""
+    newcomers = [(1_000 + n, thread[0], 500.0) for n, thread in enumerate(THREADS)]
+    store = store_of(log_of(clicks_of([*skewed(), *newcomers])))
+    asked = RecallRequests.of(requests_of([(user, 600.0, 600.0) for user, _, _ in newcomers]), store)
+    found = TwoTower(params).fit(store, replace(SETTINGS, depth=40)).recall(asked)
+    return sorted(found.filter(pl.col("item") == store.item_codes(pl.Series([HIT]))[0])["rank"].to_list())
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_correction_gives_what_everybody_reads_its_place_and_without_it_the_thread_comes_first(seed: int) -> None:
-    corrected = ranked(replace(SMALL, seed=seed, epochs=6))
-    plain = ranked(replace(SMALL, seed=seed, epochs=6, logq=False))
-    for own, thread in zip(corrected, THREADS, strict=True):
-        assert own[0] == HIT
-        assert set(own[1:4]) <= set(thread)
-    for own, thread in zip(plain, THREADS, strict=True):
-        assert own[0] in thread
+def test_correction_gives_what_everybody_reads_its_place(seed: int) -> None:
+    """Two of five readers go on to the hit, and three to one of four: without it, what is frequent is held down."""
+    params = replace(SMALL, seed=seed, epochs=5, batch=128)
+    corrected, plain = (places_of_the_hit(replace(params, logq=logq)) for logq in (True, False))
+    assert len(corrected) == len(plain) == len(THREADS)
+    assert np.mean(corrected) < 2.5
+    assert np.mean(plain) > 4
 
 
 def test_model_is_as_new_as_its_step() -> None:
