@@ -1,9 +1,9 @@
 """How two towers are trained: chains of models, each going on from the one before.
 
-Models stand on a grid of their own, as fine as the refresh by default (three hours, `RecallSettings.training_ms`, would
-lose a quarter of the hits). A chain begins anew every day on the day before, and each next model goes on from
-the one before with the clicks since: what a model is depends on two days of the log, and on the few clicks that came
-before each of theirs. A whole log costs two passes over it, however fine the grid.
+Models stand on a grid of their own, of half an hour (the three hours of `RecallSettings.training_ms` lose a quarter of
+the hits). A chain begins anew every day on the day before, and each next model goes on from the one before with the
+clicks since: what a model is depends on two days of the log, and on the few clicks that came before each of theirs. A
+whole log costs two passes over it, however fine the grid.
 """
 
 from dataclasses import dataclass
