@@ -116,13 +116,16 @@ def refuse_folded(frame: pl.DataFrame | None, name: str, store: EventStore) -> N
         )
 
 
-def write_state(folder: Path, store: EventStore, channels: Mapping[str, Channel]) -> None:
+def write_state(folder: Path, store: EventStore, channels: Mapping[str, Channel]) -> int:
     """Write `state/` and `recall/` into a new bundle.
 
     Args:
         folder: The temporary folder.
         store: With at least one click.
         channels: Fitted channels by name; their tables are those of the last refresh before the last click's end.
+
+    Returns:
+        That end, ms.
     """
     for name in FOLDERS:
         (folder / name).mkdir()
@@ -135,6 +138,7 @@ def write_state(folder: Path, store: EventStore, channels: Mapping[str, Channel]
     until = int(store.clicks["clicked_at"].dt.timestamp("ms").max()) + 1  # type: ignore[arg-type]
     for name, channel in channels.items():
         channel.table(until).write_parquet(folder / "recall" / f"{name}.parquet")
+    return until
 
 
 def read_state(run: Path) -> EventStore:

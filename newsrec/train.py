@@ -26,6 +26,7 @@ from newsrec.data.log import read_facts
 from newsrec.errors import BundleError, UsageError
 from newsrec.evaluation.stages import StageFigures, evaluate_stages
 from newsrec.neural.signature import figures_of
+from newsrec.neural.tower_file import write_user_tower
 from newsrec.own import OwnFeatures, read_own
 from newsrec.process import peak_rss_mb
 from newsrec.progress import Clock, Progress, Silent
@@ -134,7 +135,9 @@ def train(config: TrainConfig = DEFAULTS, progress: Progress | None = None, *, l
     # 9 bundle
     with writing(out, config.overwrite) as folder:
         _as_onnx(folder, assembly, ranker, rows, tell)
-        _write(folder, config, log, assembly, ranker, split, metrics, result.per_request, own, reranked, calibrator)
+        _write(
+            folder, config, log, assembly, ranker, split, metrics, result.per_request, own, reranked, calibrator, tell
+        )
     kept_epochs.unlink(missing_ok=True)
     tell.say(f"bundle: {out}")
     return TrainResult(out, metrics)
@@ -324,10 +327,12 @@ def _write(
     own: OwnFeatures,
     reranked: "TrainedReranker | None",
     calibrator: Calibrator,
+    tell: Progress,
 ) -> None:
     store = assembly.store if config.refit else _before_test(log, split)
     memory = _memory(config, reranked)
-    write_state(folder, memory.folded(store), assembly.channels)
+    known_until = write_state(folder, memory.folded(store), assembly.channels)
+    write_user_tower(folder, assembly.channels, known_until, tell.say)
     assembly.vocabulary.table.write_parquet(folder / "vocabulary.parquet")
     per_request.write_parquet(folder / "per_request.parquet")
     ranker.save(folder)

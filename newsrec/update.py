@@ -16,6 +16,7 @@ from newsrec.bundle import MANIFEST, refuse_unwritable, write_json, write_manife
 from newsrec.data import Log, ReadOptions, read_log
 from newsrec.drift import described_sample, drift_page, drift_table, events_per_day
 from newsrec.errors import DataError, UsageError
+from newsrec.neural.tower_file import write_user_tower
 from newsrec.progress import Progress, Silent
 from newsrec.recall import CHANNELS, RecallSettings
 from newsrec.serve import Recommender
@@ -107,7 +108,8 @@ def update(config: UpdateConfig, progress: Progress | None = None, *, log: Log |
     channels = {name: CHANNELS[name]().fit(new.store, settings) for name in recall["channels"]}
     with writing(config.out, config.overwrite) as folder:
         _copy(config.run, folder, old.manifest)
-        write_state(folder, memory.folded(new.store), channels)
+        known_until = write_state(folder, memory.folded(new.store), channels)
+        write_user_tower(folder, channels, known_until, tell.say)
         write_json(folder / DRIFT, drift)
         kept = {name: fact for name, fact in old.manifest.items() if name not in OF_THE_WRITER}
         write_manifest(folder, {**kept, "state": memory.facts(), "updated_from": facts})

@@ -84,8 +84,11 @@ NETWORKS: Final = {
     *(f"newsrec.rerankers.{name}" for name in ("sequences", "transformer", "dien", "dsin", "sim")),
 }
 """Modules of training that import torch; `newsrec.rerankers` itself names networks without it."""
-WITH_ONNX: Final = {"newsrec.neural.export", "newsrec.neural.ranker_onnx", "newsrec.rerankers.int8"}
-"""Modules of training that import onnx; that of the ranker works without torch."""
+WITH_ONNX: Final = {
+    *(f"newsrec.neural.{name}" for name in ("export", "ranker_onnx", "tower_onnx")),
+    "newsrec.rerankers.int8",
+}
+"""Modules of training that import onnx; those of the ranker and of recall work without torch."""
 ONLY_IN: Final = {
     "typer": {
         "newsrec.cli",
@@ -99,8 +102,8 @@ ONLY_IN: Final = {
     "torch": NETWORKS,
     "onnx": WITH_ONNX,
     "onnxruntime": {"newsrec.sessions", "newsrec.rerankers.int8"},
-    "scipy": {f"newsrec.recall.{name}" for name in ("dense", "item2vec", "swing", "usercf", "windows")},
-    "usearch": {"newsrec.recall.content"},
+    "scipy": {f"newsrec.recall.{name}" for name in ("dense", "item2vec", "swing", "towers", "usercf", "windows")},
+    "usearch": {"newsrec.recall.vectors"},
     "plotly": set(),
     "matplotlib": set(),
     "sklearn": set(),

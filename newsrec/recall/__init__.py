@@ -15,6 +15,7 @@ from newsrec.recall.itemcf import ItemCF
 from newsrec.recall.popular import Popular
 from newsrec.recall.segment import Segment
 from newsrec.recall.swing import Swing
+from newsrec.recall.two_tower import TwoTower
 from newsrec.recall.usercf import UserCF
 
 CHANNELS: Final[dict[str, Callable[[], Channel]]] = {
@@ -27,6 +28,7 @@ CHANNELS: Final[dict[str, Callable[[], Channel]]] = {
     "segment": Segment,
     "item2vec": Item2Vec,
     "content": Content,
+    "two_tower": TwoTower,
 }
 
 DEFAULT_CHANNELS: Final = ("itemcf", "popular")

@@ -7,16 +7,14 @@ usearch (HNSW, Malkov & Yashunin 2018) finds those whose exact cosines are then 
 """
 
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from features.articles import UNIT, Articles
 from features.columns import HOUR
 from features.events import EventStore, history
-from features.windows import Ints
 from newsrec.recall.base import (
     RecallRequests,
     RecallSettings,
@@ -24,7 +22,8 @@ from newsrec.recall.base import (
     nothing,
     young_articles,
 )
-from newsrec.recall.dense import Floats, best_of, read_matrix, rows_at_once
+from newsrec.recall.dense import best_of, read_matrix, rows_at_once
+from newsrec.recall.vectors import Compared
 
 
 @dataclass(frozen=True)
@@ -41,9 +40,6 @@ class ContentParams:
 
 WEIGHT_UNIT: Final = 1_000
 """Weights of clicks are kept in thousandths."""
-
-EXACT: Final = 20_000
-"""So many young articles are compared one by one; of more, an index finds the nearest."""
 
 SPARE: Final = 2
 """An index is asked for so many times what is proposed: readers have read some, and it is not exact."""
@@ -67,7 +63,7 @@ class Content:
 
     def fit(self, store: EventStore, settings: RecallSettings) -> Self:
         self._store, self._settings = store, settings
-        self._kept: tuple[tuple[int, int], Articles, Young] | None = None
+        self._kept: tuple[tuple[int, int], Articles, Compared] | None = None
         return self
 
     def table(self, at: int) -> pl.DataFrame:
@@ -108,52 +104,13 @@ class Content:
                 parts.append(best_of(scores, some, young.item, requests, read, depth))
         return pl.concat(parts).sort("row", "rank") if parts else nothing()
 
-    def _young(self, store: EventStore, known_at: int, until: int) -> "Young":
+    def _young(self, store: EventStore, known_at: int, until: int) -> Compared:
         """Young articles with an embedding; the last answer is kept, for requests one by one."""
         kept, articles = self._kept, store.articles_by_code
         if kept is None or kept[0] != (known_at, until) or kept[1] is not articles:
             assert articles.embedding is not None
             young = young_articles(store, known_at, until, round(self.params.max_age_hours * HOUR))
             young = young[articles.embedding[young].any(axis=1)]
-            made = Young(young, articles.embedding[young], store.item_order[young])
+            made = Compared(young, articles.embedding[young], store.item_order[young])
             kept = self._kept = ((known_at, until), articles, made)
         return kept[2]
-
-
-class Young:
-    """Some articles, compared one by one or by an index.
-
-    Args:
-        item: Ascending codes.
-        embedding: Their whole-number vectors.
-        order: Rank of each by its id: an index depends on the order in which it was made.
-    """
-
-    def __init__(self, item: Ints, embedding: npt.NDArray[np.int16], order: Ints) -> None:
-        self.item = item
-        self.vectors: Floats = embedding.astype(np.float64)  # (n_young, dim)
-        self._index = _index(self.vectors, np.argsort(order)) if len(item) > EXACT else None
-
-    def products(self, queries: Floats, count: int) -> Floats:
-        """Products, shape (n_queries, n_young); of an index, with the `count` that it finds, and 0 elsewhere."""
-        if self._index is None:
-            return queries @ self.vectors.T
-        count = min(count, len(self.item))
-        keys = np.asarray(self._index.search(queries.astype(np.float32), count, threads=1).keys)
-        vector = keys.reshape(len(queries), count).astype(np.int64)
-        found = np.zeros((len(queries), len(self.item)))
-        exact = np.einsum("id,ijd->ij", queries, self.vectors[vector])
-        np.put_along_axis(found, vector, exact, axis=1)
-        return found
-
-
-def _index(vectors: Floats, order: Ints) -> Any:
-    """A usearch index of the vectors; None where the package is not there: everything is then compared exactly."""
-    try:
-        from usearch.index import Index
-    except ImportError:
-        return None
-    index = Index(ndim=vectors.shape[1], metric="cos", dtype="f32")
-    # One thread: several would lay the graph out in the order in which they come by.
-    index.add(order, vectors[order].astype(np.float32), threads=1)
-    return index

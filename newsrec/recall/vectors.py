@@ -1,7 +1,10 @@
 """Vectors of articles compared exactly: whole numbers, so that no sum depends on how it is added up.
 
-A matrix product of floats gives other bits for one row than for many; of whole numbers below 2 ** 53 it does not.
+A matrix product of floats gives other bits for one row than for many; of whole numbers below 2 ** 53 it does not. Few
+articles are compared one by one; of many, usearch (HNSW, Malkov & Yashunin 2018) finds those that are compared.
 """
+
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +12,9 @@ import numpy.typing as npt
 from features.articles import UNIT
 from features.windows import Ints
 from newsrec.recall.dense import Floats, largest, rows_at_once
+
+EXACT: Final = 20_000
+"""So many articles are compared one by one; of more, an index finds the nearest."""
 
 
 def whole_units(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.int16]:
@@ -36,3 +42,42 @@ def nearest(queries: Floats, vectors: Floats, count: int) -> tuple[Ints, Ints, F
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
     query, vector, product = (np.concatenate(part) for part in zip(*found, strict=True))
     return query, vector, product
+
+
+class Compared:
+    """Some articles, compared one by one or by an index.
+
+    Args:
+        item: Ascending codes.
+        embedding: Their whole-number vectors.
+        order: Rank of each by its id: an index depends on the order in which it was made.
+    """
+
+    def __init__(self, item: Ints, embedding: npt.NDArray[np.int16], order: Ints) -> None:
+        self.item = item
+        self.vectors: Floats = embedding.astype(np.float64)  # (n_items, dim)
+        self._index = _index(self.vectors, np.argsort(order)) if len(item) > EXACT else None
+
+    def products(self, queries: Floats, count: int) -> Floats:
+        """Products, shape (n_queries, n_items); of an index, with the `count` that it finds, and 0 elsewhere."""
+        if self._index is None:
+            return queries @ self.vectors.T
+        count = min(count, len(self.item))
+        keys = np.asarray(self._index.search(queries.astype(np.float32), count, threads=1).keys)
+        vector = keys.reshape(len(queries), count).astype(np.int64)
+        found = np.zeros((len(queries), len(self.item)))
+        exact = np.einsum("id,ijd->ij", queries, self.vectors[vector])
+        np.put_along_axis(found, vector, exact, axis=1)
+        return found
+
+
+def _index(vectors: Floats, order: Ints) -> Any:
+    """A usearch index of the vectors; None where the package is not there: everything is then compared exactly."""
+    try:
+        from usearch.index import Index
+    except ImportError:
+        return None
+    index = Index(ndim=vectors.shape[1], metric="cos", dtype="f32")
+    # One thread: several would lay the graph out in the order in which they come by.
+    index.add(order, vectors[order].astype(np.float32), threads=1)
+    return index

@@ -19,6 +19,7 @@ from tests.bench import (
     serving,
     training,
     tuning,
+    two_tower,
 )
 
 BENCHMARKS = {
@@ -35,6 +36,7 @@ BENCHMARKS = {
     "training": training.run,
     "tuning": tuning.cost,
     "tuning-workers": tuning.workers,
+    "two_tower": two_tower.run,
 }
 
 

@@ -28,7 +28,7 @@ def run(data: Path | None) -> Iterator[str]:
     """One line per channel and one for all together."""
     log = simulate().log if data is None else read_log(data)
     store = EventStore(log.clicks, log.articles, log.impressions)
-    asked, clicked = _held_out(log, store, data)
+    asked, clicked = held_out(log, store, data)
     requests = RecallRequests.of(asked, store)
     yield f"{len(clicked):,} clicks of {len(asked):,} requests, {len(log.clicks):,} clicks known"
     heads = [f"@{depth}" for depth in DEPTHS]
@@ -42,7 +42,7 @@ def run(data: Path | None) -> Iterator[str]:
         fitted = time.perf_counter()
         found = channel.recall(requests)
         done = time.perf_counter()
-        ranks[name] = _ranks(clicked, found)
+        ranks[name] = ranks_of(clicked, found)
         lines[name] = f"{fitted - began:7.1f} {done - fitted:9.1f} {len(found) / max(len(asked), 1):12.1f}"
     for name, rank in ranks.items():
         others = [other for key, other in ranks.items() if key != name]
@@ -56,13 +56,13 @@ def _hits(rank: np.ndarray) -> list[str]:
     return [f"{(rank <= depth).mean():7.4f}" for depth in DEPTHS]
 
 
-def _ranks(clicked: pl.DataFrame, found: pl.DataFrame) -> np.ndarray:
+def ranks_of(clicked: pl.DataFrame, found: pl.DataFrame) -> np.ndarray:
     """Rank of each clicked article in a channel's list, `MISSED` where it is not there."""
     joined = clicked.join(found, on=["row", "item"], how="left", maintain_order="left")
     return joined["rank"].cast(pl.Int64).fill_null(MISSED).to_numpy()
 
 
-def _held_out(log: Log, store: EventStore, data: Path | None) -> tuple[pl.DataFrame, pl.DataFrame]:
+def held_out(log: Log, store: EventStore, data: Path | None) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Requests, and `row, item` of what was clicked at them."""
     if data is None or not (data / LABELS).is_file():
         split = split_for_recall(log, store, SplitConfig(validation="last-click"))

@@ -11,7 +11,7 @@ import pytest
 from features.columns import TIME
 from features.events import EventStore
 from newsrec.data.log import Log
-from newsrec.recall import Channel, RecallRequests, RecallSettings, content
+from newsrec.recall import Channel, RecallRequests, RecallSettings, vectors
 from newsrec.recall.content import Content, ContentParams
 from newsrec.recall.fresh import Fresh, FreshParams
 from newsrec.recall.segment import Segment, SegmentParams
@@ -144,9 +144,9 @@ class TestContent:
         store, settings = store_of(log), RecallSettings(depth=5)
         asked = RecallRequests.of(requests_for(log), store)
         whole = Content().fit(store, settings).recall(asked)
-        monkeypatch.setattr(content, "EXACT", 2)
+        monkeypatch.setattr(vectors, "EXACT", 2)
         assert Content().fit(store, settings).recall(asked).equals(whole)
-        monkeypatch.setattr(content, "_index", lambda vectors, order: None)  # as where the package is not installed
+        monkeypatch.setattr(vectors, "_index", lambda rows, order: None)  # as where the package is not installed
         assert Content().fit(store, settings).recall(asked).equals(whole)
 
 
