@@ -3,6 +3,7 @@
 `export_network` writes the file and its signature and always checks them; what fails the check is deleted.
 """
 
+import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -117,8 +118,7 @@ def _torch_graph(model: Model, vocabulary: IdVocabulary, fields: Fields) -> onnx
         {0: requests, 1: history if name.startswith(HISTORY) else candidates} for name in names
     )  # one Dim per meaning
     model.eval()
-    with warnings.catch_warnings(), _frozen(model):
-        warnings.simplefilter("ignore")  # torch's exporter warns of its own insides
+    with _quiet(), _frozen(model):
         program = torch.onnx.export(
             _Probabilities(model, fields),
             _coded_inputs(vocabulary, example),
@@ -135,6 +135,22 @@ def _torch_graph(model: Model, vocabulary: IdVocabulary, fields: Fields) -> onnx
     # Of a GRU's states torch tells the example's length, by which onnxruntime would share memory; it infers its own.
     del graph.graph.value_info[:]
     return graph
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns of its own insides, which nobody who trains a network can change."""
+    talkers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [talker.level for talker in talkers]
+    for talker in talkers:
+        talker.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for talker, level in zip(talkers, levels, strict=True):
+            talker.setLevel(level)
 
 
 @contextmanager
