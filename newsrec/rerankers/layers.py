@@ -116,9 +116,11 @@ LARGEST: Final = {
     "heads": 64,
     "layers": 16,
     "sessions": 50,
+    "experts": 64,
+    "expert": 4_096,
 }
 """Whole numbers among the parameters of networks, and their largest values; the least is 1."""
-SHARES: Final = {"dropout": 1, "auxiliary": 100}
+SHARES: Final = {"dropout": 1, "auxiliary": 100, "others": 100}
 """Numbers among them, and their largest values; the least is 0."""
 
 
