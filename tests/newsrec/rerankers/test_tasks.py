@@ -133,9 +133,9 @@ def test_auc_of_rows_by_hand() -> None:
 @pytest.mark.parametrize("name", SEVERAL)
 def test_a_rare_label_learns_from_the_click(name: str) -> None:
     """Beside its twin, the same network taught by the rare label alone."""
-    learned, valid = rare(800, 0), rare(1_000, 1)
+    learned, valid = rare(800, 0), rare(1_500, 1)
     shape = Shape(1, (81,), 1)
-    config = TrainerConfig(loss="bce", epochs=4, batch=64, negatives=None, hidden_ids=0.0, learning_rate=3e-3)
+    config = TrainerConfig(loss="bce", epochs=6, batch=32, negatives=None, hidden_ids=0.0, learning_rate=3e-3)
     torch.manual_seed(0)
     both = Model(make(name, replace(shape, tasks=2)), 1, 1)
     fit(both, learned, valid, config)
