@@ -5,7 +5,7 @@ nearly so, and `padded` makes the arrays of one group. No list is ever padded, h
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -87,6 +87,8 @@ class Lists:
     """Whether ids are codes of `newsrec.neural.vocabulary`, 0 being unknown."""
     weight: Floats | None = None
     """What each request counts for in training, > 0, shape (n_requests,); None is 1 for all."""
+    further: Mapping[str, Floats] = field(default_factory=dict)
+    """Task beside the click -> 1, 0, or NaN where nobody knows, shape (n_rows,)."""
 
     def __len__(self) -> int:
         return len(self.length)
@@ -116,6 +118,7 @@ class Lists:
             self.label[rows],
             self.coded,
             None if self.weight is None else self.weight[requests],
+            {name: values[rows] for name, values in self.further.items()},
         )
 
     def only(self, kept: npt.NDArray[np.bool_]) -> "Lists":
@@ -126,6 +129,7 @@ class Lists:
             dense=self.dense[kept],
             ids={name: values[kept] for name, values in self.ids.items()},
             label=self.label[kept],
+            further={name: values[kept] for name, values in self.further.items()},
         )
 
     def newest(self, clicks: int) -> "Lists":
@@ -209,7 +213,7 @@ def lists_of(
 
 
 def concatenated(parts: list[Lists]) -> Lists:
-    """One after the other; not yet weighed."""
+    """One after the other; not yet weighed, of the click alone."""
     first = parts[0]
     return replace(
         first,

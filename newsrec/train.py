@@ -37,6 +37,7 @@ from newsrec.simulate import SimulationConfig, simulate
 from newsrec.slates import SPLITS
 from newsrec.split import Split
 from newsrec.state import Memory, write_state
+from newsrec.tasks import task_labels
 from newsrec.train_config import DEFAULTS, TrainConfig
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def train(config: TrainConfig = DEFAULTS, progress: Progress | None = None, *, l
 
         # 7 rerank
         kept_epochs = out.parent / f".{out.name}.reranker.npz"  # the same command goes on there after a kill
-        reranked = _rerank(config, assembly, ranker, rows, split, kept_epochs, tell)
+        reranked = _rerank(config, log, assembly, ranker, rows, split, kept_epochs, tell)
         calibrator = _calibrate(assembly, ranker, reranked, split, tell)
 
         # Shown lists are few and dear: what is measured has seen validation too, with the trees that it chose.
@@ -233,6 +234,7 @@ def _more(
 
 def _rerank(
     config: TrainConfig,
+    log: Log,
     assembly: Assembly,
     ranker: Ranker,
     rows: RankingData,
@@ -247,9 +249,12 @@ def _rerank(
     chosen = replace(
         RerankConfig.of(config.reranker, config.rerank_top, config.rerank_params, config.seed, checkpoint),
         int8=config.int8,
+        tasks=config.tasks,
     )
     requests = {name: split.part(name) for name in ("train", "valid")}
-    return train_reranker(chosen, assembly, ranker, rows, requests, split.positives, tell)
+    asked = split.part("train", "valid")
+    labels = task_labels(log, asked, split.positives, config.tasks) if config.tasks else None
+    return train_reranker(chosen, assembly, ranker, rows, requests, split.positives, tell, labels)
 
 
 def _calibrate(

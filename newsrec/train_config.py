@@ -12,11 +12,12 @@ from newsrec.errors import UsageError
 from newsrec.exposure import PROPENSITIES
 from newsrec.rankers import RANKERS, Ranker
 from newsrec.recall import DEFAULT_CHANNELS, RecallSettings
-from newsrec.rerankers import refuse_unfit, refuse_unknown
+from newsrec.rerankers import learns_tasks, refuse_unfit, refuse_unknown
 from newsrec.sampling import parse
 from newsrec.slates import SPLITS
 from newsrec.split import EMBEDDED_REQUESTS, LOG_REQUESTS, SplitConfig
 from newsrec.state import Memory
+from newsrec.tasks import refuse_unknown_tasks, tasks_in
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class TrainConfig:
     """Name in `newsrec.rerankers.RERANKERS`, or `FILE.py:NAME` of an own network; None trains no network."""
     rerank_top: int = 20
     """The network orders the ranker's first so many of each list, 2..1000."""
+    tasks: tuple[str, ...] = ()
+    """Labels beside the click for a network of several tasks, see `newsrec.tasks`; none is all that the log has."""
     int8: bool = False
     """Keep the network also with weights of eight bits, for other services; ours uses the exact one."""
     rerank_params: Mapping[str, Any] = field(default_factory=dict)
@@ -106,6 +109,10 @@ class TrainConfig:
 
             chosen = RerankConfig.of(self.reranker, self.rerank_top, self.rerank_params, self.seed)
             refuse_unfit(chosen.name, chosen.network)
+            if self.tasks and not learns_tasks(self.reranker):
+                raise UsageError(f"--task: expected a network of several tasks, found {self.reranker!r}. Take mmoe.")
+        elif self.tasks:
+            raise UsageError("--task: expected --reranker with it, found none. Name mmoe or ple.")
         elif self.rerank_params:
             raise UsageError("--rerank-params: expected --reranker with it, found none. Name the network.")
         RANKERS[self.ranker].of(self.params)
@@ -114,8 +121,19 @@ class TrainConfig:
         """With what was left to the log chosen: candidates, channels and the number of training requests.
 
         Raises:
-            UsageError: Positions are asked of a format whose lists were shuffled afterwards.
+            UsageError: Positions are asked of a format whose lists were shuffled afterwards, or the log lacks a label
+                that a network of several tasks is to learn.
+            DataError: Such a label says nothing.
         """
+        tasks = self.tasks
+        if self.reranker is not None and learns_tasks(self.reranker):
+            tasks = tasks or tasks_in(log)
+            if not tasks:
+                raise UsageError(
+                    f"--reranker {self.reranker}: expected a second label, found none in the '{log.format}' log. Name "
+                    "one by --task, such as dwell:30 where clicks have dwell_seconds, or take a network of one task."
+                )
+            refuse_unknown_tasks(log, tasks)
         if self.params.get("position_bias") and log.format in SHUFFLED_FORMATS:
             raise UsageError(
                 f"--position-bias: expected the places that readers saw, found a '{log.format}' log, whose lists were "
@@ -127,7 +145,7 @@ class TrainConfig:
         most = EMBEDDED_REQUESTS if log.format == "simulated" else LOG_REQUESTS
         split = self.split if self.split.train_requests is not None else replace(self.split, train_requests=most)
         channels = channels if self.recall is None else self.recall
-        return replace(self, candidates=candidates, recall=channels, split=split)
+        return replace(self, candidates=candidates, recall=channels, split=split, tasks=tasks)
 
     @property
     def candidates_in_words(self) -> str:

@@ -31,6 +31,13 @@ FEW_TREES = {"trees": 20, "min_data_in_leaf": 20, "models": 1, "threads": 1}
 """One thread: on a busy machine two threads that wait for each other take ten times as long for so little."""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread_for_networks() -> None:
+    """As in `FEW_TREES`; only where a module of tests has loaded torch."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def log() -> Log:
     """Four days of 600 readers, with every column a log can have."""

@@ -133,6 +133,30 @@ def long_ago(n: int, seed: int = 0, kinds: int = 20, clicks: int = 70) -> Lists:
     )
 
 
+def rare(n: int, seed: int = 0, kinds: int = 80) -> Lists:
+    """Lists of four articles, whose quality draws the click, and one click in twelve draws a second action.
+
+    What the quality of an article is, the same whatever the seed, has to be learned one by one.
+    """
+    rng, quality = np.random.default_rng(seed), np.random.default_rng(99).normal(0, 2, kinds)
+    items = np.argsort(rng.random((n, kinds)), axis=1)[:, :4]
+    wanted = quality[items] + rng.gumbel(size=(n, 4))
+    label = (wanted == wanted.max(axis=1, keepdims=True)).astype(np.uint8)
+    second = label * (rng.random((n, 1)) < 1 / 12)
+    return Lists(
+        np.arange(n),
+        np.full(n, 4),
+        np.zeros((n * 4, 1), np.float32),
+        {"item_id": items.ravel() + 1},
+        np.zeros(n, np.int64),
+        {"item_id": np.zeros(0, np.int64)},
+        {AGE: np.zeros(0, np.float32)},
+        label.ravel(),
+        coded=True,
+        further={"second": second.ravel().astype(np.float32)},
+    )
+
+
 def _pairs(history: Array, both: Array, first: Array, ages: Array) -> Lists:
     n, clicks = history.shape
     label = np.stack([first, ~first], axis=1).astype(np.uint8)

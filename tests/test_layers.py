@@ -30,6 +30,7 @@ STAGES: Final = (
     "artefacts",
     "split",
     "slates",
+    "tasks",
     "recall",
     "state",
     "candidates",
@@ -78,10 +79,13 @@ SERVING_PACKAGES: Final = {"numpy", "polars", "scipy", "lightgbm", "onnxruntime"
 """scipy comes with lightgbm; usearch is loaded where a channel has an index."""
 NEVER_SERVING: Final = ("torch", "usearch", "optuna", "matplotlib", "plotly", "typer", "rich", "jinja2")
 NETWORKS: Final = {
-    *(f"newsrec.neural.{name}" for name in ("checkpoint", "export", "losses", "model", "trainer")),
+    *(f"newsrec.neural.{name}" for name in ("balance", "checkpoint", "export", "losses", "model", "trainer")),
     *(f"newsrec.rerankers.{name}" for name in ("base", "layers", "own", "stage")),
     *(f"newsrec.rerankers.{name}" for name in ("din", "pooling", "lr", "wide_deep", "deepfm", "youtube_dnn")),
-    *(f"newsrec.rerankers.{name}" for name in ("sequences", "transformer", "dien", "dsin", "sim")),
+    *(
+        f"newsrec.rerankers.{name}"
+        for name in ("sequences", "transformer", "dien", "dsin", "sim", "experts", "mmoe", "ple")
+    ),
 }
 """Modules of training that import torch; `newsrec.rerankers` itself names networks without it."""
 WITH_ONNX: Final = {

@@ -24,7 +24,7 @@ from newsrec.data import Log
 from newsrec.errors import UsageError
 from newsrec.process import return_big_blocks
 from newsrec.progress import Progress, Silent
-from newsrec.rerankers import RERANKERS
+from newsrec.rerankers import RERANKERS, learns_tasks
 from newsrec.split import SplitConfig
 from newsrec.train import read
 from newsrec.train_config import TrainConfig
@@ -97,6 +97,10 @@ class TuneConfig:
             raise UsageError("--switches: expected no --reranker with it, as they are the ranker's, found both.")
         if self.model not in TARGETS:
             raise UsageError(f"--reranker: expected one of {sorted(RERANKERS)} to tune, found {self.model!r}.")
+        if self.train.reranker is not None and learns_tasks(self.train.reranker):
+            raise UsageError(
+                f"--reranker: expected a network of one task to tune, found {self.model!r}. Take its base."
+            )
         known = TARGETS[self.model].metrics
         if self.aim not in known:
             raise UsageError(f"--metric: expected one of {list(known)} for {self.model}, found {self.metric!r}.")

@@ -72,7 +72,7 @@ LGBM: Final[Space] = {
 
 TRAINER: Final[Space] = {
     # Those that order a list; a test holds the names to `newsrec.neural.losses.LOSSES`.
-    "trainer.loss": Dimension("softmax", choices=("softmax", "bce", "bpr")),
+    "trainer.loss": Dimension("softmax", choices=("softmax", "bce", "focal", "bpr", "lambdaloss")),
     # Adam's usual decade on both sides: slower does not end within the epochs, faster forgets the embeddings.
     "trainer.learning_rate": Dimension(1e-3, 1e-4, 1e-2, log=True),
     # From no regularisation to embeddings that cannot grow.

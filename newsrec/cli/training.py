@@ -1,7 +1,8 @@
 """The verb `train`: its options, each with its help, and what they configure."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -51,6 +52,13 @@ EarlierRun = Annotated[
 Reranker = Annotated[
     str | None, typer.Option(help=f"Network that orders the top again: {', '.join(RERANKERS)}, or FILE.py:NAME.")
 ]
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--task", help="mmoe, ple: a yes-or-no column of the impressions, or dwell:SECONDS; without it all columns."
+    ),
+]
+Base = Annotated[str | None, typer.Option(help="mmoe, ple: network whose tower the experts replace; din without it.")]
 RerankTop = Annotated[int, typer.Option(help="Candidates per request that the network orders.", min=2)]
 Int8 = Annotated[bool, typer.Option("--int8", help="Keep the network also with weights of eight bits, a smaller file.")]
 Negatives = Annotated[
@@ -101,6 +109,11 @@ Quotas = Annotated[
 ListLength = Annotated[int, typer.Option(help="Candidates per request at most, 10..10000.")]
 
 
+def with_base(params: Mapping[str, Any], base: str | None) -> dict[str, Any]:
+    """Parameters of a network with its base among them."""
+    return {**params} if base is None else {**params, "network": {**params.get("network", {}), "base": base}}
+
+
 def train(
     ranker: Ranker = "lgbm",
     data: Data = None,
@@ -115,6 +128,8 @@ def train(
     run: EarlierRun = None,
     reranker: Reranker = None,
     rerank_top: RerankTop = 20,
+    task: Tasks = None,
+    base: Base = None,
     int8: Int8 = False,
     negatives: Negatives = "list",
     negative_ratio: NegativeRatio = 4.0,
@@ -204,7 +219,8 @@ def train(
         reranker=reranker,
         rerank_top=rerank_top,
         int8=int8,
-        rerank_params=network.params,
+        rerank_params=with_base(network.params, base),
+        tasks=tuple(task or ()),
     )
     log = None
     if run is not None:

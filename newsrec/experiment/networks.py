@@ -28,12 +28,20 @@ from newsrec.neural.vocabulary import IdVocabulary
 from newsrec.progress import Progress
 from newsrec.rankers import RANKERS, Ranker
 from newsrec.rerank import MODEL_FILE, Reranker, RerankSettings, as_columns, lists_place, log_odds, top_lists
-from newsrec.rerankers import history_of, is_own, make, traits_of
+from newsrec.rerankers import history_of, is_own, learns_tasks, make, traits_of
 from newsrec.rerankers.base import Shape
 from newsrec.rerankers.blending import fit_blend
-from newsrec.rerankers.stage import RerankConfig, settings_before, train_network, training_tops
+from newsrec.rerankers.stage import (
+    RerankConfig,
+    settings_before,
+    task_figures,
+    train_network,
+    training_tops,
+    with_tasks,
+)
 from newsrec.sessions import open_session
 from newsrec.split import Split
+from newsrec.tasks import task_labels, tasks_in
 from newsrec.tensors import Lists, concatenated
 
 BLEND: Final = "blend_"
@@ -91,6 +99,10 @@ class NetworkMaterial:
         seconds = time.perf_counter() - began
         train = training_tops(settings, assembly, ranker, rows, split.part("train"), split.positives, 0, tell)
         valid, test = (_tops(assembly, split, settings, ranker, part, tell) for part in ("valid", "test"))
+        if tasks := tasks_in(log):
+            labels = task_labels(log, split.part("train", "valid", "test"), split.positives, tasks)
+            train = with_tasks(train, labels)
+            valid, test = (replace(tops, lists=with_tasks(tops.lists, labels)) for tops in (valid, test))
         return cls(config, log, split, assembly, settings, train, valid, test, seconds)
 
     @property
@@ -108,6 +120,9 @@ class NetworkMaterial:
     def can(self, cell: NetworkCell, tell: Progress) -> bool:
         """Whether the log has what the network reads; else a line says that it is left out."""
         fields = self.settings.fields
+        if cell.network != RANKER and learns_tasks(cell.network) and not self.train.further:
+            tell.say(f"left out: {cell.network}, as the log has no second label")
+            return False
         try:
             if cell.network != RANKER:
                 make(cell.network, Shape(len(fields.dense), (2,) * len(fields.ids), len(fields.numbers)))
@@ -149,7 +164,9 @@ def run_cell(material: NetworkMaterial, cell: NetworkCell) -> tuple[dict[str, An
         return {**cell.facts(), **_figures(found), "seconds": material.seconds}, found
     config = RerankConfig.of(cell.network, material.settings.top, {"trainer": {"loss": cell.loss}}, cell.seed)
     settings = settings_before(config, material.assembly)
-    train, valid, asked = (each.newest(settings.history) for each in (material.train, material.valid.lists, test.lists))
+    read = (each.newest(settings.history) for each in (material.train, material.valid.lists, test.lists))
+    several = learns_tasks(cell.network)
+    train, valid, asked = (each if several else replace(each, further={}) for each in read)
     began = time.perf_counter()
     model, fitted, files = train_network(config, settings, train, valid, lambda _: None)
     seconds = time.perf_counter() - began
@@ -161,6 +178,7 @@ def run_cell(material: NetworkMaterial, cell: NetworkCell) -> tuple[dict[str, An
     found = _measured(test, columns["rerank_alone"], columns["rerank"])
     vocabulary = IdVocabulary.of(train)
     session = open_session(files[MODEL_FILE])
+    of_tasks = task_figures(model, vocabulary.coded(asked)) if several else {}
     middle, late = latency(session, vocabulary, settings.fields, settings.history)
     return {
         **cell.facts(),
@@ -173,6 +191,7 @@ def run_cell(material: NetworkMaterial, cell: NetworkCell) -> tuple[dict[str, An
         "bytes": len(files[MODEL_FILE]),
         "p50_ms": middle,
         "p99_ms": late,
+        "tasks": of_tasks,
         "curves": {"train": list(fitted.curves.train), "valid": list(fitted.curves.valid)},
         "overfitting": fitted.curves.verdict(),
     }, found

@@ -78,6 +78,11 @@ class Model(nn.Module):
         logits, extra = taught(*self._read(dense, target, history, numbers, mask))
         return logits, extra
 
+    def of_tasks(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor | float]:
+        """Of a network of several tasks, see `newsrec.rerankers.base.OfTasks`."""
+        found: tuple[Tensor, Tensor, Tensor | float] = self.network.of_tasks(*self._read(*inputs))  # type: ignore[operator]
+        return found
+
     def _read(
         self, dense: Tensor, target: Tensor, history: Tensor, numbers: Tensor, mask: Tensor
     ) -> tuple[Tensor, ...]:

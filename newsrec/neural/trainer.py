@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from features.windows import Ints
 from newsrec.errors import DataError, UsageError
 from newsrec.neural.averaging import RunningMean
+from newsrec.neural.balance import BALANCES, known_bce
 from newsrec.neural.checkpoint import CURVES, Checkpoint, Standing
 from newsrec.neural.curves import Curves
 from newsrec.neural.losses import LOSSES
@@ -47,6 +49,8 @@ class TrainerConfig:
     """Share of ids that training shows as unknown, 0..1: most articles of tomorrow are."""
     hidden_dense: float = 0.0
     """Share of dense values that training shows as unknown, 0..1."""
+    balance: str = "fixed"
+    """Of several tasks: name in `newsrec.neural.balance.BALANCES`."""
     negatives: int | None = 4
     """Other candidates per clicked one, drawn anew in each epoch, >= 1; None: all. Validation has always all."""
     averaging: float = 0.0
@@ -64,6 +68,7 @@ class TrainerConfig:
         """
         good = {
             f"a loss of {sorted(LOSSES)}, found {self.loss!r}": self.loss in LOSSES,
+            f"a balance of {sorted(BALANCES)}, found {self.balance!r}": self.balance in BALANCES,
             f"epochs >= 1, found {self.epochs}": self.epochs >= 1,
             f"patience >= 1, found {self.patience}": self.patience >= 1,
             f"batch >= 1, found {self.batch}": self.batch >= 1,
@@ -153,6 +158,18 @@ def score(model: Model, lists: Lists) -> Floats:
     return scores
 
 
+def score_tasks(model: Model, lists: Lists) -> Floats:
+    """Logits of all candidates for every task, shape (n_rows, tasks), in the order of the rows."""
+    model.eval()
+    device = _device_of(model)
+    found = np.zeros((len(lists.label), 1 + len(lists.further)), np.float32)
+    with torch.no_grad():
+        for chosen in batches(lists, SCORING_BATCH):
+            batch = padded(lists, chosen)
+            found[batch.rows] = model.of_tasks(*(each.to(device) for each in tensors(batch)))[0].cpu().numpy()
+    return found
+
+
 def tensors(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """`(dense, target, history, numbers, mask)` of coded arrays; fields and numbers are stacked along the last axis."""
     return (
@@ -227,11 +244,9 @@ def _epoch(
             dense, target, history, numbers, mask = (each.to(device) for each in tensors(batch))
             dense = torch.where(_drawn(dense, config.hidden_dense), torch.nan, dense)
             target, history = (codes.masked_fill(_drawn(codes, config.hidden_ids), 0) for codes in (target, history))
-            logits, extra = model.taught(dense, target, history, numbers, mask)
-            labels, weight = (
-                torch.from_numpy(each).to(device).float() for each in (lists.label[batch.rows], of_list[chosen])
-            )
-            loss = LOSSES[config.loss](logits, labels, weight) + extra
+            inputs = (dense, target, history, numbers, mask)
+            weight = torch.from_numpy(of_list[chosen]).to(device).float()
+            loss = _loss(model, config, inputs, lists, batch.rows, weight)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             _shorten(tables, config.l2)
@@ -239,6 +254,22 @@ def _epoch(
             after_step(model)
             total += loss.detach() * len(chosen)
     return float(total) / len(lists)
+
+
+def _loss(
+    model: Model, config: TrainerConfig, inputs: tuple[Tensor, ...], lists: Lists, rows: Ints, weight: Tensor
+) -> Tensor:
+    """Of a batch: the click's by its name, further tasks' pointwise, balanced, and what the network adds."""
+    of_click = LOSSES[config.loss]
+    labels = torch.from_numpy(lists.label[rows]).to(weight.device).float()  # (lists, candidates)
+    if not lists.further:
+        logits, extra = model.taught(*inputs)
+        return of_click(logits, labels, weight) + extra
+    logits, shared, extra = model.of_tasks(*inputs)
+    further = [torch.from_numpy(values[rows]).to(weight.device) for values in lists.further.values()]
+    losses = [of_click(logits[..., 0], labels, weight)]
+    losses += [known_bce(logits[..., i], values, weight) for i, values in enumerate(further, 1)]
+    return BALANCES[config.balance](torch.stack(losses), shared, model.network.log_variance) + extra  # type: ignore[arg-type]
 
 
 def _drawn(values: Tensor, share: float) -> Tensor:
@@ -261,7 +292,7 @@ def _optimiser(model: Model, config: TrainerConfig) -> torch.optim.Optimizer:
         {"params": [p for p in model.parameters() if p not in tables], "weight_decay": config.decay},
         {"params": [p for p in model.parameters() if p in tables], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], config.learning_rate)
+    return torch.optim.AdamW([group for group in groups if group["params"]], config.learning_rate, fused=True)
 
 
 def _is_over(valid: list[float], config: TrainerConfig) -> bool:

@@ -1,6 +1,7 @@
 """Stage 7: networks that order the top again. `RERANKERS` is their one list: its own file and a line here add one."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -24,6 +25,8 @@ RERANKERS: Final[dict[str, str]] = {
     "dien": "newsrec.rerankers.dien",
     "dsin": "newsrec.rerankers.dsin",
     "sim": "newsrec.rerankers.sim",
+    "mmoe": "newsrec.rerankers.mmoe",
+    "ple": "newsrec.rerankers.ple",
 }
 """Name -> module whose `network(shape, params)` makes it, whose `PARAMS` is the dataclass of its parameters and whose
 `TRAITS` say what it is like.
@@ -61,6 +64,16 @@ def history_of(name: str) -> int:
     from newsrec.rerankers.base import Traits
 
     return Traits(sequence=True, target=True).history if is_own(name) else traits_of(name).history
+
+
+def learns_tasks(name: str) -> bool:
+    """Whether a network learns labels beside the click; an own one does not."""
+    return not is_own(name) and traits_of(name).tasks
+
+
+def parameters_of(name: str) -> set[str]:
+    """Names of the parameters of a network of `RERANKERS`."""
+    return {field.name for field in fields(import_module(RERANKERS[name]).PARAMS)}
 
 
 def traits_of(name: str) -> "Traits":

@@ -16,6 +16,8 @@ class Shape:
     """Codes per id field, the unknown code 0 included; the first field is the article."""
     numbers: int
     """Numbers per click of a history; the first is its age."""
+    tasks: int = 1
+    """What is learned, the click first, >= 1; networks of one task learn the click."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Traits:
     """Whether each candidate weighs the clicks with its own eyes."""
     history: int = 50
     """Newest clicks that it reads at most, >= 1."""
+    tasks: bool = False
+    """Whether it learns further labels beside the click."""
 
 
 class Network(Protocol):
@@ -61,4 +65,16 @@ class Taught(Protocol):
         self, dense: Tensor, target: Tensor, history: Tensor, numbers: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
         """What `forward` gives, and the further loss, a scalar >= 0; called in place of `forward` in training."""
+        ...
+
+
+class OfTasks(Protocol):
+    """A network that learns several labels; `log_variance` (tasks,) are weights for a balance that is learned."""
+
+    log_variance: Tensor
+
+    def of_tasks(
+        self, dense: Tensor, target: Tensor, history: Tensor, numbers: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | float]:
+        """Logits of every task, (requests, candidates, tasks), what all tasks share, and a further loss or 0."""
         ...

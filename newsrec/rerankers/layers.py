@@ -81,19 +81,23 @@ class Dice(nn.Module):
 
     def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
         """(..., width), kept. `weight` (...), 0 where a value is padding and must not enter the statistics."""
-        mean, variance = (self.mean, self.variance) if not self.training else self._of_batch(x, weight)
-        p = torch.sigmoid((x - mean) / torch.sqrt(variance + self.eps))
-        return x * (p + (1 - p) * self.slope)
+        # Few passes over x: these are most of the time that a network with it takes to train.
+        centred, variance = self._of_batch(x, weight) if self.training else (x - self.mean, self.variance)
+        p = torch.sigmoid(centred * torch.rsqrt(variance + self.eps))
+        return x * torch.addcmul(self.slope, p, 1 - self.slope)
 
     def _of_batch(self, x: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-        of = torch.ones_like(x[..., :1]) if weight is None else weight[..., None].expand_as(x[..., :1])
-        count, over = of.sum().clamp_min(1.0), tuple(range(x.dim() - 1))
-        mean = (x * of).sum(dim=over) / count
-        variance = ((x - mean).square() * of).sum(dim=over) / count
+        """x less its mean, and its variance (width)."""
+        rows = x.flatten(0, -2)
+        of = rows.new_ones(len(rows)) if weight is None else weight.reshape(-1)
+        share = of / of.sum().clamp_min(1.0)
+        mean = share @ rows
+        centred = x - mean
+        variance = share @ centred.flatten(0, -2).square()
         with torch.no_grad():
             self.mean.lerp_(mean, self.momentum)
             self.variance.lerp_(variance, self.momentum)
-        return mean, variance
+        return centred, variance
 
 
 class Prelu(nn.PReLU):
@@ -116,9 +120,11 @@ LARGEST: Final = {
     "heads": 64,
     "layers": 16,
     "sessions": 50,
+    "experts": 64,
+    "expert": 4_096,
 }
 """Whole numbers among the parameters of networks, and their largest values; the least is 1."""
-SHARES: Final = {"dropout": 1, "auxiliary": 100}
+SHARES: Final = {"dropout": 1, "auxiliary": 100, "others": 100}
 """Numbers among them, and their largest values; the least is 0."""
 
 

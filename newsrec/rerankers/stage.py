@@ -26,7 +26,7 @@ from newsrec.neural.curves import Curves
 from newsrec.neural.export import export_network
 from newsrec.neural.model import Model
 from newsrec.neural.settings import settings_of
-from newsrec.neural.trainer import METRIC, Fitted, TrainerConfig, fit
+from newsrec.neural.trainer import METRIC, Fitted, TrainerConfig, fit, score_tasks
 from newsrec.neural.vocabulary import IdVocabulary
 from newsrec.progress import Progress
 from newsrec.rankers import Ranker, RankingData
@@ -35,7 +35,8 @@ from newsrec.rerankers import history_of, make, source_of
 from newsrec.rerankers.base import Shape
 from newsrec.rerankers.blending import fit_blend, judge
 from newsrec.rerankers.int8 import int8_files
-from newsrec.tensors import Batch, Fields, Lists, concatenated, padded
+from newsrec.tasks import CLICK
+from newsrec.tensors import Batch, Fields, Lists, concatenated, padded, raw
 
 FOLDS: Final = 3
 """Stretches of the training time; lists of each but the first are scored by a ranker fitted on the earlier ones."""
@@ -60,6 +61,8 @@ class RerankConfig:
     trainer: TrainerConfig = TrainerConfig()
     int8: bool = False
     """Whether to keep the network also with weights of eight bits."""
+    tasks: tuple[str, ...] = ()
+    """Labels beside the click, see `newsrec.tasks`; for networks of several tasks."""
     network: Mapping[str, Any] = field(default_factory=dict)
     """Parameters of the network that differ from its defaults."""
     checkpoint: Path | None = None
@@ -93,6 +96,8 @@ class TrainedReranker:
     files: Mapping[str, bytes]
     """The network and its signature by name."""
     config: RerankConfig
+    tasks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Task, the click first -> figures on validation, see `task_figures`; empty where the click is the only one."""
 
     @property
     def on(self) -> bool:
@@ -115,6 +120,7 @@ class TrainedReranker:
             "gain": {"metric": METRIC, **asdict(self.gain)},
             "curves": {"metric": METRIC, **asdict(self.curves)},
             "overfitting": self.curves.verdict(),
+            "tasks": {name: dict(figures) for name, figures in self.tasks.items()},
             "params": {"trainer": asdict(self.config.trainer), "network": dict(self.config.network)},
         }
 
@@ -127,6 +133,7 @@ def train_reranker(
     requests: dict[str, pl.DataFrame],
     positives: pl.DataFrame,
     tell: Progress,
+    labels: pl.DataFrame | None = None,
 ) -> TrainedReranker:
     """Train, export, blend, judge.
 
@@ -138,26 +145,32 @@ def train_reranker(
         requests: `train` and `valid`.
         positives: `request_id, item_id`.
         tell: Told of stages and of the verdict.
+        labels: Of the tasks beside the click, `newsrec.tasks.task_labels` of both parts; None where there are none.
     """
     seed = config.trainer.seed
     settings = settings_before(config, assembly)
     name, sha256 = settings.name, settings.sha256
     train = weighed(training_tops(settings, assembly, ranker, rows, requests["train"], positives, seed, tell), rows)
     valid = tops_of(assembly, settings, positives, tell, ranker.score, requests["valid"])
+    if labels is not None:
+        train, valid = (with_tasks(lists, labels) for lists in (train, valid))
     with assembly.clock.time("rerank"):
         with tell.stage("rerank", 0) as step:
             of = f"{name} {sha256} {dict(config.network)}"
             checkpoint = None if config.checkpoint is None else Checkpoint(config.checkpoint, of)
-            _, fitted, files = train_network(config, settings, train, valid, lambda _: step(1), checkpoint)
+            model, fitted, files = train_network(config, settings, train, valid, lambda _: step(1), checkpoint)
         gain = judge(valid, fitted.logits, requests["valid"], seed)
         made = partial(Reranker, model=files[MODEL_FILE])
         blend = fit_blend(valid, log_odds(made(settings).probabilities(valid)))
     settings = replace(settings, blend=blend, on=gain.low > 0 and blend.weight > 0)
+    of_tasks = task_figures(model, IdVocabulary.of(train).coded(valid)) if valid.further else {}
     tell.say(f"reranker {name}: {fitted.curves.verdict()}")
+    for task, told in of_tasks.items():
+        tell.say(f"task {task}: auc {told['auc']:.4f} over {told['positives']:,.0f} of {told['rows']:,.0f} candidates")
     tell.say(_verdict(settings, gain))
     if config.int8:
         files |= int8_files(made(settings), files, valid)
-    return TrainedReranker(made(settings), fitted.curves, gain, files, config)
+    return TrainedReranker(made(settings), fitted.curves, gain, files, config, of_tasks)
 
 
 def train_network(
@@ -170,7 +183,7 @@ def train_network(
 ) -> tuple[Model, Fitted, dict[str, bytes]]:
     """Train on lists of raw ids; the trained model, what training told, and the network's files."""
     vocabulary, fields = IdVocabulary.of(train), settings.fields
-    shape = Shape(len(fields.dense), vocabulary.sizes, len(fields.numbers))
+    shape = Shape(len(fields.dense), vocabulary.sizes, len(fields.numbers), 1 + len(train.further))
     coded = vocabulary.coded(train), vocabulary.coded(valid)
     model, fitted = fit_network(config, shape, *coded, on_epoch, checkpoint)
     facts = {"network": settings.name, "loss": config.trainer.loss}
@@ -224,6 +237,52 @@ def weighed(lists: Lists, rows: RankingData) -> Lists:
     known = pl.DataFrame({"request": rows.request[clicked], "weight": rows.weight[clicked]}).unique("request")
     asked = pl.DataFrame({"request": lists.request_id}).join(known, on="request", how="left", maintain_order="left")
     return replace(lists, weight=asked["weight"].fill_null(1.0).cast(pl.Float32).to_numpy())
+
+
+def with_tasks(lists: Lists, labels: pl.DataFrame) -> Lists:
+    """Lists of raw ids with the labels of further tasks: 0 for what was not clicked, NaN where nobody knows.
+
+    Args:
+        lists: Whose label is the click.
+        labels: `newsrec.tasks.task_labels` of these requests.
+    """
+    tasks = labels.columns[2:]
+    ids = lists.ids["item_id"]
+    rows = pl.DataFrame({"request_id": lists.request_id[lists.row_request], "item_id": ids})
+    known = labels.with_columns(pl.Series("item_id", raw(labels["item_id"])).cast(rows["item_id"].dtype))
+    found = rows.join(known, on=["request_id", "item_id"], how="left", maintain_order="left")
+    told = {task: found[task].cast(pl.Float32).fill_null(np.nan).to_numpy() for task in tasks}
+    return replace(
+        lists, further={task: np.where(lists.label == 1, each, np.float32(0)) for task, each in told.items()}
+    )
+
+
+def task_figures(model: Model, lists: Lists) -> dict[str, dict[str, float]]:
+    """Per task, the click first: `auc` over all candidates whose label is known, `positives` and `rows`.
+
+    Args:
+        model: Of several tasks, trained.
+        lists: Coded.
+    """
+    logits = score_tasks(model, lists)
+    labels = {CLICK: lists.label.astype(np.float32), **lists.further}
+    told = {}
+    for place, (task, label_of) in enumerate(labels.items()):
+        known = np.isfinite(label_of)
+        clicked = label_of[known] == 1
+        told[task] = {
+            "auc": auc_of_rows(logits[known, place], clicked),
+            "positives": float(clicked.sum()),
+            "rows": float(known.sum()),
+        }
+    return told
+
+
+def auc_of_rows(scores: npt.NDArray[Any], positive: npt.NDArray[np.bool_]) -> float:
+    """Chance that a positive row scores above another, ties half (Mann and Whitney); NaN without both."""
+    rank, n = pl.Series(scores).rank().to_numpy(), int(positive.sum())
+    pairs = n * (len(scores) - n)
+    return float((rank[positive].sum() - n * (n + 1) / 2) / pairs) if pairs else float("nan")
 
 
 def tops_of(

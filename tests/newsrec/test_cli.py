@@ -162,7 +162,19 @@ WRONG: dict[str, tuple[str, str]] = {
         r"--quota swing: expected one of the channels \['popular'\]",
     ),
     "no such objective": ("train --objective luck --out {tmp}/run", "objective: one of"),
-    "no such reranker": ("train --reranker nothing --out {tmp}/run", r"--reranker: expected one of \['deepfm', 'din'"),
+    "no such reranker": (
+        "train --reranker nothing --out {tmp}/run",
+        r"--reranker: expected one of \['deepfm', 'dien', 'din'",
+    ),
+    "task of a network of one": (
+        "train --reranker din --task shared --out {tmp}/run",
+        "--task: expected a network of several tasks, found 'din'",
+    ),
+    "task of no network": ("train --task shared --out {tmp}/run", "--task: expected --reranker with it, found none"),
+    "base that has no tower": (
+        "train --reranker mmoe --base lr --out {tmp}/run",
+        "expected a base of .* whose inputs meet in a tower, found 'lr'",
+    ),
     "network from no file": (
         "train --reranker {tmp}/none.py:Net --out {tmp}/run",
         "--reranker: expected a Python file",
