@@ -17,13 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from newsrec.neural.averaging import RunningMean
 from newsrec.tensors import Array, Floats, Lists
 
 MODEL: Final = "model/"
 BEST: Final = "best/"
 ADAM: Final = "adam/"
-MEAN: Final = "mean/"
 CURVES: Final = ("loss", "train", "valid")
 
 
@@ -60,7 +58,7 @@ class Checkpoint:
                 digest.update("\0".join(values).encode() if values.dtype.kind == "O" else values.tobytes())
         self.key = digest.hexdigest()
 
-    def save(self, standing: Standing, model: nn.Module, optimiser: torch.optim.Optimizer, mean: RunningMean) -> None:
+    def save(self, standing: Standing, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         """Replace the file; a kill meanwhile leaves the old one."""
         state = optimiser.state_dict()["state"]
         arrays = {
@@ -69,7 +67,6 @@ class Checkpoint:
             **{name: np.array(standing.curves[name]) for name in CURVES},
             **{MODEL + name: weight.cpu().numpy() for name, weight in model.state_dict().items()},
             **{BEST + name: weight.cpu().numpy() for name, weight in standing.best.items()},
-            **{MEAN + name: weight.cpu().numpy() for name, weight in mean.state().items()},
             **{f"{ADAM}{i}/{name}": value.cpu().numpy() for i, kept in state.items() for name, value in kept.items()},
         }
         unfinished = self.path.with_name(f"{self.path.name}.unfinished")  # one name: a kill leaves no more than one
@@ -82,7 +79,7 @@ class Checkpoint:
         finally:
             unfinished.unlink(missing_ok=True)
 
-    def load(self, model: nn.Module, optimiser: torch.optim.Optimizer, mean: RunningMean) -> Standing | None:
+    def load(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> Standing | None:
         """Where this training stood, its weights and moments put back; None without a file of it."""
         try:
             with self.path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
@@ -92,7 +89,6 @@ class Checkpoint:
         except (OSError, ValueError, KeyError, BadZipFile, EOFError):
             return None
         model.load_state_dict(_below(MODEL, arrays))
-        mean.load(_below(MEAN, arrays))
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in _below(ADAM, arrays).items():
             place, kept = name.split("/")

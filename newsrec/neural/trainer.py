@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from features.windows import Ints
 from newsrec.errors import DataError, UsageError
-from newsrec.neural.averaging import RunningMean
 from newsrec.neural.balance import BALANCES, known_bce
 from newsrec.neural.checkpoint import CURVES, Checkpoint, Standing
 from newsrec.neural.curves import Curves
@@ -53,9 +52,6 @@ class TrainerConfig:
     """Of several tasks: name in `newsrec.neural.balance.BALANCES`."""
     negatives: int | None = 4
     """Other candidates per clicked one, drawn anew in each epoch, >= 1; None: all. Validation has always all."""
-    averaging: float = 0.0
-    """What is judged and kept is the mean of the weights over the steps, each counting so many times as much as the
-    next, 0..1 (`newsrec.neural.averaging`); 0: the last weights."""
     device: str = "auto"
     """`auto` (a GPU where there is one), or what torch calls a device."""
     seed: int = 0
@@ -76,7 +72,6 @@ class TrainerConfig:
             f"l2 >= 0, found {self.l2}": 0 <= self.l2 < np.inf,
             f"decay >= 0, found {self.decay}": 0 <= self.decay < np.inf,
             f"hidden_ids in 0..1, found {self.hidden_ids}": 0 <= self.hidden_ids <= 1,
-            f"averaging from 0 to below 1, found {self.averaging}": 0 <= self.averaging < 1,
             f"hidden_dense in 0..1, found {self.hidden_dense}": 0 <= self.hidden_dense <= 1,
             f"negatives >= 1 or null for all, found {self.negatives}": self.negatives is None or self.negatives >= 1,
         }
@@ -122,21 +117,19 @@ def fit(
         checkpoint.bind(model, asdict(what_an_epoch_does), (train, valid))
     model.to(_device(config.device))
     optimiser = _optimiser(model, config)
-    mean = RunningMean(model, config.averaging)
-    standing = None if checkpoint is None else checkpoint.load(model, optimiser, mean)
+    standing = None if checkpoint is None else checkpoint.load(model, optimiser)
     standing = standing or Standing({name: [] for name in CURVES}, [], {})
     watched = train.chosen(np.arange(0, len(train), max(1, len(train) // CURVE_LISTS)))
     of_valid = standing.curves["valid"]
     while not _is_over(of_valid, config):
-        standing.curves["loss"].append(_epoch(model, teaching, optimiser, config, len(of_valid), mean.add))
-        with mean.inside(model):
-            standing.curves["train"].append(mean_mrr(score(model, watched), watched))
-            standing.logits.append(score(model, valid))
-            of_valid.append(mean_mrr(standing.logits[-1], valid))
-            if int(np.argmax(of_valid)) == len(of_valid) - 1:
-                standing.best.update({name: weight.cpu().clone() for name, weight in model.state_dict().items()})
+        standing.curves["loss"].append(_epoch(model, teaching, optimiser, config, len(of_valid)))
+        standing.curves["train"].append(mean_mrr(score(model, watched), watched))
+        standing.logits.append(score(model, valid))
+        of_valid.append(mean_mrr(standing.logits[-1], valid))
+        if int(np.argmax(of_valid)) == len(of_valid) - 1:
+            standing.best.update({name: weight.cpu().clone() for name, weight in model.state_dict().items()})
         if checkpoint is not None:
-            checkpoint.save(standing, model, optimiser, mean)
+            checkpoint.save(standing, model, optimiser)
         on_epoch(of_valid[-1])
     model.cpu().load_state_dict(standing.best)
     model.eval()
@@ -220,14 +213,7 @@ def sampled(lists: Lists, negatives: int, rng: np.random.Generator) -> Lists:
     return lists.only(kept)
 
 
-def _epoch(
-    model: Model,
-    lists: Lists,
-    optimiser: torch.optim.Optimizer,
-    config: TrainerConfig,
-    epoch: int,
-    after_step: Callable[[Model], None] = lambda _: None,
-) -> float:
+def _epoch(model: Model, lists: Lists, optimiser: torch.optim.Optimizer, config: TrainerConfig, epoch: int) -> float:
     """One pass over all lists; the mean loss per list. Chance depends on seed and epoch alone."""
     rng = np.random.default_rng([config.seed, epoch])
     device = _device_of(model)
@@ -251,7 +237,6 @@ def _epoch(
             loss.backward()  # type: ignore[no-untyped-call]
             _shorten(tables, config.l2)
             optimiser.step()
-            after_step(model)
             total += loss.detach() * len(chosen)
     return float(total) / len(lists)
 

@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 from tests.networks import SHAPE, random_lists, vocabulary_of
 
 LISTS = vocabulary_of().coded(random_lists(120))
-CONFIG = TrainerConfig(epochs=5, patience=5, batch=16, hidden_dense=0.1, decay=0.1, averaging=0.9)
+CONFIG = TrainerConfig(epochs=5, patience=5, batch=16, hidden_dense=0.1, decay=0.1)
 
 
 class Killed(Exception):

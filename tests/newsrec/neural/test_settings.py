@@ -22,7 +22,7 @@ def test_what_is_given_is_taken_and_the_rest_stays() -> None:
 
 
 KINDS: list[tuple[type, dict[str, Any], str]] = [
-    (TrainerConfig, {"los": "bpr", "x": 1}, r"here: expected parameters of \['batch', .*found \['los', 'x'\]"),
+    (TrainerConfig, {"los": "bpr", "x": 1}, r"here: expected parameters of \['balance', .*found \['los', 'x'\]"),
     (TrainerConfig, {"epochs": 2.5, "loss": 3}, "epochs: a whole number, found 2.5; loss: a text, found 3"),
     (TrainerConfig, {"epochs": True}, "epochs: a whole number, found True"),
     (TrainerConfig, {"batch": None}, "batch: a whole number, found None"),
