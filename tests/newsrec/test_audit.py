@@ -58,6 +58,11 @@ def long_read():
 REQUESTS = 60
 
 
+def two_channels(store: object) -> tuple[str, ...]:
+    """For what is asked of features alone; an honest log is tried on all channels."""
+    return "itemcf", "popular"
+
+
 def with_totals(log: Log) -> Log:
     """Each article with its clicks of the whole log, as an export made afterwards has them."""
     total = log.clicks.group_by("item_id").agg(pl.len().alias("total_clicks"))
@@ -79,13 +84,14 @@ def honest(log: Log) -> AuditResult:
 @pytest.fixture(scope="module")
 def leaky(log: Log, tmp_path_factory: pytest.TempPathFactory) -> AuditResult:
     path = file_of(tmp_path_factory.mktemp("own"), LEAKY)
-    return audit(AuditConfig(features=path, requests=REQUESTS), log=with_totals(log))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(material, "working", two_channels)
+        return audit(AuditConfig(features=path, requests=REQUESTS), log=with_totals(log))
 
 
 @pytest.fixture
 def few_channels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For what is asked of features alone; an honest log is tried on all of them."""
-    monkeypatch.setattr(material, "working", lambda store: ("itemcf", "popular"))
+    monkeypatch.setattr(material, "working", two_channels)
 
 
 def row(result: AuditResult, name: str) -> Mapping[str, object]:
