@@ -22,12 +22,12 @@ class TestTheFuture:
     def test_changes_no_feature(self, seed: int, ids: str, stale: float) -> None:
         log = rich_log(seed, ids)
         vocabulary = Vocabulary.of(log.clicks, 2, log.impressions)
-        for asked, at in each_request(log, seed, stale):
+        for asked, at in each_request(log, seed, stale, n=4):
             assert not seen(feature_view(asked, known_before(log, asked, at, seed), vocabulary), log, at)
 
     def test_changes_no_recall(self, seed: int, ids: str, stale: float) -> None:
         log = rich_log(seed, ids)
-        for asked, at in each_request(log, seed, stale):
+        for asked, at in each_request(log, seed, stale, n=4):
             assert not seen(recall_view(CHANNELS, asked), log, at)
 
     def test_changes_no_merged_list_nor_its_description(self, seed: int, ids: str, stale: float) -> None:
