@@ -31,6 +31,7 @@ from newsrec.data import Log, write_log
 from newsrec.errors import DataError, UsageError
 from newsrec.own import NONE, read_own
 from newsrec.recall import CHANNELS, working
+from newsrec.split import SplitConfig
 from tests.factories import (
     articles_of,
     clicks_of,
@@ -58,9 +59,10 @@ def long_read():
 REQUESTS = 60
 
 
-def two_channels(store: object) -> tuple[str, ...]:
-    """For what is asked of features alone; an honest log is tried on all channels."""
-    return "itemcf", "popular"
+def lightly(patch: pytest.MonkeyPatch) -> None:
+    """Two channels and a smaller fit, for what is asked of features alone; an honest log is tried on all of it."""
+    patch.setattr(material, "working", lambda store: ("itemcf", "popular"))
+    patch.setattr(material, "QUICK", SplitConfig(train_requests=500, valid_requests=150, test_requests=400))
 
 
 def with_totals(log: Log) -> Log:
@@ -85,13 +87,13 @@ def honest(log: Log) -> AuditResult:
 def leaky(log: Log, tmp_path_factory: pytest.TempPathFactory) -> AuditResult:
     path = file_of(tmp_path_factory.mktemp("own"), LEAKY)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(material, "working", two_channels)
+        lightly(patch)
         return audit(AuditConfig(features=path, requests=REQUESTS), log=with_totals(log))
 
 
 @pytest.fixture
-def few_channels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(material, "working", two_channels)
+def light(monkeypatch: pytest.MonkeyPatch) -> None:
+    lightly(monkeypatch)
 
 
 def row(result: AuditResult, name: str) -> Mapping[str, object]:
@@ -179,7 +181,7 @@ def late(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("late")
-@pytest.mark.usefixtures("few_channels")
+@pytest.mark.usefixtures("light")
 def test_fact_that_counts_one_second_too_late_is_named_and_nothing_else(log: Log, tmp_path: Path) -> None:
     result = audit(AuditConfig(features=file_of(tmp_path, LATE), requests=REQUESTS), log=log)
     assert result.bad == ["late"]
@@ -317,7 +319,7 @@ class TestKnowledge:
 
 
 class TestTheCommandLine:
-    @pytest.mark.usefixtures("few_channels")
+    @pytest.mark.usefixtures("light")
     def test_exits_1_and_names_the_leak(self, log: Log, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         folder, found = write_log(with_totals(log), tmp_path / "log", "table"), tmp_path / "found.json"
         words = ["audit", "--data", folder, "--integer-ids", "--column", "total_clicks=total_clicks", "--requests", 40]
@@ -327,7 +329,7 @@ class TestTheCommandLine:
         assert "know the future: favourite" in out
         assert json.loads(found.read_text(encoding="utf-8"))["bad"] == ["favourite"]
 
-    @pytest.mark.usefixtures("few_channels")
+    @pytest.mark.usefixtures("light")
     def test_exits_0_where_nothing_leaks(self, tables: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["audit", "--data", str(tables), "--integer-ids", "--requests", "40"]) == 0
         assert "knows the future" in capsys.readouterr().out
