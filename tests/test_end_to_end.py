@@ -38,7 +38,8 @@ def test_simulate_inspect_train_evaluate_recommend_report(
     assert loaded(profile)["format"] == format
     assert f"{clicks:,}" in told
 
-    told = newsrec("train", "--data", log, "--params", params, "--out", run, "--no-refit", "--seed", 3)
+    few = ("--train-requests", 1500, "--valid-requests", 500)
+    told = newsrec("train", "--data", log, "--params", params, "--out", run, "--no-refit", "--seed", 3, *few)
     metrics, manifest = loaded(run / "metrics.json"), read_manifest(run)
     assert f"{metrics['rank']['mrr@5']:.4f}" in told
     assert (manifest["data"]["format"], manifest["data"]["path"], manifest["seed"]) == (format, str(log), 3)

@@ -314,7 +314,7 @@ def two_runs(
     """The same small training in two surroundings that have nothing in common."""
     folder = tmp_path_factory.mktemp("surroundings")
     params = folder / "params.json"
-    params.write_text(json.dumps({"trees": 8, "min_data_in_leaf": 20, "threads": 1}), encoding="utf-8")
+    params.write_text(json.dumps({"trees": 8, "min_data_in_leaf": 20, "models": 1, "threads": 1}), encoding="utf-8")
     surroundings = [
         {"TZ": "Asia/Tokyo", "PYTHONHASHSEED": "1", "LC_ALL": "C", "PYTHONUTF8": "0", "POLARS_MAX_THREADS": "1"},
         {"TZ": "America/St_Johns", "PYTHONHASHSEED": "2", "LC_ALL": "C.UTF-8", "POLARS_MAX_THREADS": "2"},
@@ -322,7 +322,20 @@ def two_runs(
 
     def run(number: int) -> tuple[Path, CompletedProcess[str]]:
         out = folder / f"run-{number}"
-        words = ("--data", tables, "--params", params, "--out", out, "--seed", "4", "--train-requests", "900")
+        words = (
+            "--data",
+            tables,
+            "--params",
+            params,
+            "--out",
+            out,
+            "--seed",
+            "4",
+            "--train-requests",
+            "900",
+            "--test-requests",
+            "500",
+        )
         return out, python("-m", "newsrec.train", *words, "--ranker", "lgbm", **surroundings[number])
 
     with ThreadPoolExecutor(2) as pool:
