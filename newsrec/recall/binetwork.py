@@ -6,15 +6,14 @@ Medo & Zhang 2007, "Bipartite network projection and personal recommendation", e
 """
 
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import polars as pl
 
 from features.events import EventStore
 from features.windows import Ints
-from newsrec.recall.base import RecallRequests, RecallSettings
-from newsrec.recall.neighbours import HistoryWeights, ItemToItem
+from newsrec.recall.base import RecallSettings
+from newsrec.recall.neighbours import NeighbourChannel
 from newsrec.recall.windows import ReadingWindows, column_counts, entries, row_counts, scaled_rows
 
 
@@ -40,34 +39,17 @@ UNIT = 1_000_000
 """Shares of attention are kept in millionths, so that sums are exact in any order."""
 
 
-class BiNetwork:
+class BiNetwork(NeighbourChannel[BiNetworkParams]):
     """The `binetwork` channel."""
 
     def __init__(self, params: BiNetworkParams = BiNetworkParams()) -> None:
-        self.params = params
-
-    @property
-    def last_clicks(self) -> int:
-        return self.params.history
+        super().__init__(params)
 
     def reach(self, settings: RecallSettings) -> int:
         return (settings.buckets(self.params.window_hours) + 1) * settings.refresh_ms
 
-    def lacks(self, store: EventStore) -> str | None:
-        return None
-
-    def fit(self, store: EventStore, settings: RecallSettings) -> Self:
-        p = self.params
-        self._windows = ReadingWindows(store, settings, p.window_hours, p.per_user)
-        weights = HistoryWeights(p.history, p.history_decay, p.neighbours)
-        self._lists = ItemToItem(store, settings, weights, self._similar)
-        return self
-
-    def recall(self, requests: RecallRequests) -> pl.DataFrame:
-        return self._lists.recall(requests)
-
-    def table(self, at: int) -> pl.DataFrame:
-        return self._lists.table(at)
+    def _prepare(self, store: EventStore, settings: RecallSettings) -> None:
+        self._windows = ReadingWindows(store, settings, self.params.window_hours, self.params.per_user)
 
     def _similar(self, grid: int, sources: Ints) -> pl.DataFrame:
         read = self._windows.at(grid).read  # (users, items)

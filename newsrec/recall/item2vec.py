@@ -11,7 +11,7 @@ the log at most, and a whole log costs two passes over it.
 """
 
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,8 @@ from features.articles import UNIT
 from features.columns import DAY
 from features.events import EventStore
 from features.windows import SESSION_PAUSE_MS, Ints, previous_in_sequence, sequence_order
-from newsrec.recall.base import RecallRequests, RecallSettings
-from newsrec.recall.neighbours import SIMILAR, HistoryWeights, ItemToItem
+from newsrec.recall.base import RecallSettings
+from newsrec.recall.neighbours import SIMILAR, NeighbourChannel
 from newsrec.recall.vectors import nearest, whole_units
 
 Vectors = npt.NDArray[np.float32]
@@ -100,11 +100,11 @@ class _Model:
     proposed: npt.NDArray[np.bool_]
 
 
-class Item2Vec:
+class Item2Vec(NeighbourChannel[Item2VecParams]):
     """The `item2vec` channel."""
 
     def __init__(self, params: Item2VecParams = Item2VecParams()) -> None:
-        self.params = params
+        super().__init__(params)
 
     @property
     def last_clicks(self) -> int:
@@ -114,10 +114,7 @@ class Item2Vec:
         every, day = _grid(settings)
         return (2 * day + 1) * every * settings.refresh_ms
 
-    def lacks(self, store: EventStore) -> str | None:
-        return None
-
-    def fit(self, store: EventStore, settings: RecallSettings) -> Self:
+    def _prepare(self, store: EventStore, settings: RecallSettings) -> None:
         """Only lay out the pairs: models are trained when a request needs them, in order of time at best."""
         self._store, self._settings = store, settings
         self._every, self._day = _grid(settings)
@@ -126,13 +123,6 @@ class Item2Vec:
         self._pairs = self._session_pairs()
         self._models: dict[int, _Model] = {}
         self._chain: _Chain | None = None
-        p = self.params
-        weights = HistoryWeights(p.history, p.history_decay, p.neighbours)
-        self._lists = ItemToItem(store, settings, weights, self._similar)
-        return self
-
-    def recall(self, requests: RecallRequests) -> pl.DataFrame:
-        return self._lists.recall(requests)
 
     def table(self, at: int) -> pl.DataFrame:
         """Vectors of the last model before `at` (ms): `item_id, embedding` (unit length), by id."""

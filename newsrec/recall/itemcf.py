@@ -7,7 +7,6 @@ order. Direction and distance weights: public write-ups of the Tianchi news comp
 """
 
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import polars as pl
@@ -15,8 +14,8 @@ import polars as pl
 from features.columns import HOUR
 from features.events import EventStore
 from features.windows import Ints, previous_in_sequence
-from newsrec.recall.base import RecallRequests, RecallSettings, clicks_per_bucket
-from newsrec.recall.neighbours import HistoryWeights, ItemToItem
+from newsrec.recall.base import RecallSettings, clicks_per_bucket
+from newsrec.recall.neighbours import NeighbourChannel
 
 
 @dataclass(frozen=True)
@@ -47,11 +46,11 @@ WEIGHT_UNIT = 1_000
 """Pair weights are kept in thousandths."""
 
 
-class ItemCF:
+class ItemCF(NeighbourChannel[ItemCFParams]):
     """The `itemcf` channel."""
 
     def __init__(self, params: ItemCFParams = ItemCFParams()) -> None:
-        self.params = params
+        super().__init__(params)
 
     @property
     def last_clicks(self) -> int:
@@ -60,26 +59,13 @@ class ItemCF:
     def reach(self, settings: RecallSettings) -> int:
         return (self._buckets(settings) + 1) * settings.refresh_ms
 
-    def lacks(self, store: EventStore) -> str | None:
-        return None
-
-    def fit(self, store: EventStore, settings: RecallSettings) -> Self:
+    def _prepare(self, store: EventStore, settings: RecallSettings) -> None:
         self._store = store
         self._settings = settings
         self._window = self._buckets(settings)
         self._first_bucket = settings.first_bucket(self._window)
         self._pairs = self._count_pairs()
         self._clicks = clicks_per_bucket(store, settings, self._first_bucket)
-        p = self.params
-        weights = HistoryWeights(p.history, p.history_decay, p.neighbours)
-        self._lists = ItemToItem(store, settings, weights, self._similar)
-        return self
-
-    def recall(self, requests: RecallRequests) -> pl.DataFrame:
-        return self._lists.recall(requests)
-
-    def table(self, at: int) -> pl.DataFrame:
-        return self._lists.table(at)
 
     def _buckets(self, settings: RecallSettings) -> int:
         """Refreshes that a pair is remembered."""

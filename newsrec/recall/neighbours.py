@@ -4,9 +4,11 @@ A channel says how alike articles are at a refresh; here the best neighbours are
 score(u, j) = sum over the last clicks i of u of decay ** age(i) * similarity(i, j).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import polars as pl
@@ -141,3 +143,55 @@ class ItemToItem:
             .join(requests.seen, on=["row", "item"], how="anti")
         )
         return top_rows(alive(scored, requests), requests, self._settings.depth)
+
+
+class NeighbourParams(Protocol):
+    """What the parameters of every item-to-item channel tell; see `HistoryWeights`."""
+
+    @property
+    def history(self) -> int: ...
+
+    @property
+    def history_decay(self) -> float: ...
+
+    @property
+    def neighbours(self) -> int: ...
+
+
+P = TypeVar("P", bound=NeighbourParams)
+
+
+class NeighbourChannel(ABC, Generic[P]):
+    """A `newsrec.recall.base.Channel` that is item-to-item: a subclass says how alike articles are, and its `reach`."""
+
+    def __init__(self, params: P) -> None:
+        self.params = params
+
+    @property
+    def last_clicks(self) -> int:
+        return self.params.history
+
+    def lacks(self, store: EventStore) -> str | None:
+        return None
+
+    def fit(self, store: EventStore, settings: RecallSettings) -> Self:
+        """Take the log; see `newsrec.recall.base.Channel`."""
+        p = self.params
+        self._prepare(store, settings)
+        weights = HistoryWeights(p.history, p.history_decay, p.neighbours)
+        self._lists = ItemToItem(store, settings, weights, self._similar)
+        return self
+
+    def recall(self, requests: RecallRequests) -> pl.DataFrame:
+        return self._lists.recall(requests)
+
+    def table(self, at: int) -> pl.DataFrame:
+        return self._lists.table(at)
+
+    @abstractmethod
+    def _prepare(self, store: EventStore, settings: RecallSettings) -> None:
+        """What `_similar` needs of the log."""
+
+    @abstractmethod
+    def _similar(self, grid: int, sources: Ints) -> pl.DataFrame:
+        """See `Similar`."""

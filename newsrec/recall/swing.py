@@ -7,7 +7,6 @@ cannot. Pairs grow with the square of an article's readers: only the last reader
 """
 
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import polars as pl
@@ -15,8 +14,8 @@ from scipy.sparse import csr_matrix, triu
 
 from features.events import EventStore
 from features.windows import Ints
-from newsrec.recall.base import RecallRequests, RecallSettings
-from newsrec.recall.neighbours import HistoryWeights, ItemToItem
+from newsrec.recall.base import RecallSettings
+from newsrec.recall.neighbours import NeighbourChannel
 from newsrec.recall.windows import ReadingWindows, entries, row_counts, scaled_rows
 
 
@@ -47,34 +46,18 @@ PAIRS_AT_ONCE = 400_000
 """Pairs of readers whose common articles are laid out at once; bounds the memory."""
 
 
-class Swing:
+class Swing(NeighbourChannel[SwingParams]):
     """The `swing` channel."""
 
     def __init__(self, params: SwingParams = SwingParams()) -> None:
-        self.params = params
-
-    @property
-    def last_clicks(self) -> int:
-        return self.params.history
+        super().__init__(params)
 
     def reach(self, settings: RecallSettings) -> int:
         return (settings.buckets(self.params.window_hours) + 1) * settings.refresh_ms
 
-    def lacks(self, store: EventStore) -> str | None:
-        return None
-
-    def fit(self, store: EventStore, settings: RecallSettings) -> Self:
+    def _prepare(self, store: EventStore, settings: RecallSettings) -> None:
         p = self.params
         self._windows = ReadingWindows(store, settings, p.window_hours, p.per_user, p.per_item)
-        weights = HistoryWeights(p.history, p.history_decay, p.neighbours)
-        self._lists = ItemToItem(store, settings, weights, self._similar)
-        return self
-
-    def recall(self, requests: RecallRequests) -> pl.DataFrame:
-        return self._lists.recall(requests)
-
-    def table(self, at: int) -> pl.DataFrame:
-        return self._lists.table(at)
 
     def _similar(self, grid: int, sources: Ints) -> pl.DataFrame:
         readings = self._windows.at(grid)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from newsrec.data import Log
 from newsrec.errors import UsageError
 from newsrec.neural.balance import BALANCES
-from newsrec.neural.export import export_network
+from newsrec.neural.export import export_network, probabilities
 from newsrec.neural.model import Model
-from newsrec.neural.parity import random_batch
+from newsrec.neural.parity import ATOL, RTOL, random_batch
 from newsrec.neural.trainer import TrainerConfig, fit, score, score_tasks
 from newsrec.rerankers import RERANKERS, learns_tasks, make
 from newsrec.rerankers.base import Shape
@@ -22,6 +22,7 @@ from newsrec.rerankers.experts import Experts, Gate, TaskParams
 from newsrec.rerankers.mmoe import Mmoe
 from newsrec.rerankers.ple import Ple, PleParams
 from newsrec.rerankers.stage import auc_of_rows, task_figures, with_tasks
+from newsrec.sessions import open_session
 from newsrec.split import SplitConfig
 from newsrec.tensors import batches, padded
 from newsrec.train import train
@@ -111,7 +112,11 @@ def test_a_network_of_two_tasks_scores_as_in_torch(name: str, tmp_path: Path) ->
     torch.manual_seed(0)
     model, vocabulary, fields = Model(make(name, TWO, {"others": 0.3}), 3, 2), vocabulary_of(), fields_of()
     example = random_batch(vocabulary, fields, (1, 2, 2), np.random.default_rng(0))
-    export_network(model, vocabulary, fields, example, tmp_path / "network.onnx", {})  # which checks it
+    path = tmp_path / "network.onnx"
+    export_network(model, vocabulary, fields, example, path, {})
+    batch = random_batch(vocabulary, fields, (7, 9, 6), np.random.default_rng(1))
+    found = open_session(path.read_bytes()).run(None, batch.named())[0]
+    np.testing.assert_allclose(found, probabilities(model, vocabulary, batch), rtol=RTOL, atol=ATOL)
 
 
 def test_labels_join_their_candidates() -> None:
