@@ -7,25 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from newsrec.rerankers.base import Shape, Traits
-from newsrec.rerankers.layers import Embed, Tower, Wide, mean_of_clicks, refuse_faults
+from newsrec.rerankers.layers import Embed, Tower, TowerParams, Wide, mean_of_clicks
 
 
 @dataclass(frozen=True)
-class DeepFmParams:
+class DeepFmParams(TowerParams):
     """Parameters of DeepFM."""
 
     width: int = 8
     """Length of every field's vector, >= 1; a factorisation machine needs one for all."""
-    hidden: tuple[int, ...] = (64, 32)
-    """Units per layer of the deep part, >= 1 each."""
-    activation: str = "prelu"
-    """Name in `newsrec.rerankers.layers.ACTIVATIONS`."""
-    dropout: float = 0.1
-    """Share of units that training drops, 0..1."""
-
-    def __post_init__(self) -> None:
-        """Refuse what is unknown or out of range, see `newsrec.rerankers.layers.refuse_faults`."""
-        refuse_faults(self)
 
 
 class DeepFm(nn.Module):

@@ -8,28 +8,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from newsrec.rerankers.base import Shape, Traits
-from newsrec.rerankers.layers import Embed, Tower, refuse_faults
+from newsrec.rerankers.layers import Embed, EmbeddedParams, Tower
 from newsrec.rerankers.sequences import softmax_over, turned, with_room
 
 
 @dataclass(frozen=True)
-class DienParams:
+class DienParams(EmbeddedParams):
     """Parameters of DIEN."""
 
-    embedding: str = "log2"
-    """Rule in `newsrec.neural.embedding_sizes.EMBEDDING_SIZES`."""
     auxiliary: float = 1.0
     """Weight of the next-click loss beside the trainer's, 0..100; the paper's alpha, 1 in its experiments."""
-    hidden: tuple[int, ...] = (64, 32)
-    """Units per layer, >= 1 each."""
-    activation: str = "prelu"
-    """Name in `newsrec.rerankers.layers.ACTIVATIONS`."""
-    dropout: float = 0.1
-    """Share of units that training drops, 0..1."""
-
-    def __post_init__(self) -> None:
-        """Refuse what is unknown or out of range, see `newsrec.rerankers.layers.refuse_faults`."""
-        refuse_faults(self)
 
 
 class Augru(nn.Module):

@@ -8,29 +8,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from newsrec.rerankers.base import Shape, Traits
-from newsrec.rerankers.layers import ACTIVATIONS, FAR, Embed, Tower, refuse_faults
+from newsrec.rerankers.layers import ACTIVATIONS, FAR, Embed, EmbeddedParams, Tower
 
 
 @dataclass(frozen=True)
-class DinParams:
+class DinParams(EmbeddedParams):
     """Parameters of DIN."""
 
-    embedding: str = "log2"
-    """Rule in `newsrec.neural.embedding_sizes.EMBEDDING_SIZES`."""
     attention: int = 36
     """Units of the activation unit, >= 1."""
-    hidden: tuple[int, ...] = (64, 32)
-    """Units per layer, >= 1 each."""
-    activation: str = "prelu"
-    """Name in `newsrec.rerankers.layers.ACTIVATIONS`."""
     softmax: bool = False
     """Weights of a history sum to 1. The paper leaves that out, to keep how strong an interest is."""
-    dropout: float = 0.1
-    """Share of units that training drops, 0..1."""
-
-    def __post_init__(self) -> None:
-        """Refuse what is unknown or out of range, see `newsrec.rerankers.layers.refuse_faults`."""
-        refuse_faults(self)
 
 
 class ActivationUnit(nn.Module):

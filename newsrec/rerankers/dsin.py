@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from newsrec.rerankers.base import Shape, Traits
-from newsrec.rerankers.layers import Embed, Tower, refuse_faults
+from newsrec.rerankers.layers import Embed, EmbeddedParams, Tower
 from newsrec.rerankers.sequences import Block, softmax_over, turned
 
 PAUSE_HOURS: Final = 0.5
@@ -20,27 +20,15 @@ PLACES: Final = 20
 
 
 @dataclass(frozen=True)
-class DsinParams:
+class DsinParams(EmbeddedParams):
     """Parameters of DSIN."""
 
-    embedding: str = "log2"
-    """Rule in `newsrec.neural.embedding_sizes.EMBEDDING_SIZES`."""
     sessions: int = 6
     """Newest sessions that are read, >= 1."""
     heads: int = 2
     """Of the attention inside a session, >= 1."""
     attention: int = 8
     """Units of each head, >= 1."""
-    hidden: tuple[int, ...] = (64, 32)
-    """Units per layer of the tower, >= 1 each."""
-    activation: str = "prelu"
-    """Name in `newsrec.rerankers.layers.ACTIVATIONS`."""
-    dropout: float = 0.1
-    """Share of units that training drops, 0..1."""
-
-    def __post_init__(self) -> None:
-        """Refuse what is unknown or out of range, see `newsrec.rerankers.layers.refuse_faults`."""
-        refuse_faults(self)
 
 
 def sessions_of(hours: Tensor, mask: Tensor, sessions: int) -> Tensor:

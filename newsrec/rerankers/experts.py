@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from newsrec.errors import UsageError
 from newsrec.rerankers import RERANKERS, learns_tasks, make, parameters_of
 from newsrec.rerankers.base import Shape
-from newsrec.rerankers.layers import ACTIVATIONS, Tower, Wide, refuse_faults
+from newsrec.rerankers.layers import ACTIVATIONS, EmbeddedParams, Tower, Wide
 
 TRIAL: Final = Shape(dense=1, sizes=(2, 2), numbers=1)
 
 
 @dataclass(frozen=True)
-class TaskParams:
+class TaskParams(EmbeddedParams):
     """Parameters that they share."""
 
     base: str = "din"
@@ -31,14 +31,10 @@ class TaskParams:
     """Ranking score = logit of the click + `others` * the mean logit of the further tasks; 0..100."""
     hidden: tuple[int, ...] = (32,)
     """Units per layer of each task's tower, >= 1 each."""
-    activation: str = "prelu"
-    """Name in `newsrec.rerankers.layers.ACTIVATIONS`."""
-    dropout: float = 0.1
-    """Share of units that training drops, 0..1."""
 
     def __post_init__(self) -> None:
         """Refuse what is unknown or out of range, see `refuse_faults` of the layers, and a base that is none."""
-        refuse_faults(self)
+        super().__post_init__()
         if self.base != TaskParams.base:
             body_of(TRIAL, self)
 

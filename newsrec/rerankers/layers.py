@@ -1,8 +1,8 @@
 """Layers that several networks share."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import ClassVar, Final
 
 import numpy as np
 import torch
@@ -126,6 +126,32 @@ LARGEST: Final = {
 """Whole numbers among the parameters of networks, and their largest values; the least is 1."""
 SHARES: Final = {"dropout": 1, "auxiliary": 100, "others": 100}
 """Numbers among them, and their largest values; the least is 0."""
+
+
+@dataclass(frozen=True)
+class TowerParams:
+    """Parameters of every network that ends in a `Tower`."""
+
+    hidden: tuple[int, ...] = (64, 32)
+    """Units per layer, >= 1 each."""
+    activation: str = "prelu"
+    """Name in `ACTIVATIONS`."""
+    dropout: float = 0.1
+    """Share of units that training drops, 0..1."""
+    NAMES: ClassVar[Mapping[str, Iterable[str]]] = {}
+    """What further parameters of a network may be, where they are names."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is unknown or out of range, see `refuse_faults`."""
+        refuse_faults(self, **self.NAMES)
+
+
+@dataclass(frozen=True)
+class EmbeddedParams(TowerParams):
+    """Of those that also embed ids."""
+
+    embedding: str = "log2"
+    """Rule in `newsrec.neural.embedding_sizes.EMBEDDING_SIZES`."""
 
 
 def refuse_faults(params: object, **further: Iterable[str]) -> None:

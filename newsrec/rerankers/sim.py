@@ -4,8 +4,9 @@ The general search unit finds the clicks that may concern a candidate, the exact
 is read as in DIN.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from newsrec.errors import UsageError
 from newsrec.rerankers.base import Shape, Traits
 from newsrec.rerankers.din import ActivationUnit, DinParams
-from newsrec.rerankers.layers import Embed, Tower, refuse_faults
+from newsrec.rerankers.layers import Embed, EmbeddedParams, Tower
 from newsrec.rerankers.sequences import softmax_over, split, with_room
 
 RECENT: Final = 50
@@ -24,27 +25,16 @@ SEARCHES: Final = ("hard", "soft")
 
 
 @dataclass(frozen=True)
-class SimParams:
+class SimParams(EmbeddedParams):
     """Parameters of SIM."""
 
-    embedding: str = "log2"
-    """Rule in `newsrec.neural.embedding_sizes.EMBEDDING_SIZES`."""
     search: str = "hard"
     """`hard`: clicks of the candidate's category; `soft`: the `FOUND` clicks whose vectors are nearest to its own."""
     heads: int = 2
     """Of the exact search unit, >= 1."""
     attention: int = 36
     """Units of the activation unit for what was clicked last, >= 1."""
-    hidden: tuple[int, ...] = (64, 32)
-    """Units per layer, >= 1 each."""
-    activation: str = "prelu"
-    """Name in `newsrec.rerankers.layers.ACTIVATIONS`."""
-    dropout: float = 0.1
-    """Share of units that training drops, 0..1."""
-
-    def __post_init__(self) -> None:
-        """Refuse what is unknown or out of range, see `newsrec.rerankers.layers.refuse_faults`."""
-        refuse_faults(self, search=SEARCHES)
+    NAMES: ClassVar[Mapping[str, Iterable[str]]] = {"search": SEARCHES}
 
 
 def same_category(target: Tensor, history: Tensor, mask: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from newsrec.rerankers.base import Shape, Traits
-from newsrec.rerankers.layers import Embed, Tower, mean_of_clicks, refuse_faults
+from newsrec.rerankers.layers import Embed, EmbeddedParams, Tower, mean_of_clicks
 from newsrec.rerankers.sequences import Block
 
 PLACES: Final = 50
@@ -20,27 +20,15 @@ PLACES: Final = 50
 
 
 @dataclass(frozen=True)
-class TransformerParams:
+class TransformerParams(EmbeddedParams):
     """Parameters of the behaviour sequence transformer."""
 
-    embedding: str = "log2"
-    """Rule in `newsrec.neural.embedding_sizes.EMBEDDING_SIZES`."""
     layers: int = 1
     """Transformer layers, >= 1; the paper found one to be best (table 3)."""
     heads: int = 2
     """Of each layer's attention, >= 1."""
     attention: int = 8
     """Units of each head, >= 1."""
-    hidden: tuple[int, ...] = (64, 32)
-    """Units per layer of the tower, >= 1 each."""
-    activation: str = "prelu"
-    """Name in `newsrec.rerankers.layers.ACTIVATIONS`."""
-    dropout: float = 0.1
-    """Share of units that training drops, 0..1."""
-
-    def __post_init__(self) -> None:
-        """Refuse what is unknown or out of range, see `newsrec.rerankers.layers.refuse_faults`."""
-        refuse_faults(self)
 
 
 class Transformer(nn.Module):

@@ -7,27 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from newsrec.rerankers.base import Shape, Traits
-from newsrec.rerankers.layers import Embed, Tower, Wide, mean_of_clicks, refuse_faults
+from newsrec.rerankers.layers import Embed, EmbeddedParams, Tower, Wide, mean_of_clicks
 
 
 @dataclass(frozen=True)
-class WideDeepParams:
+class WideDeepParams(EmbeddedParams):
     """Parameters of Wide & Deep."""
 
-    embedding: str = "log2"
-    """Rule in `newsrec.neural.embedding_sizes.EMBEDDING_SIZES`."""
     crosses: int = 2**16
     """Weights per field for (clicked, candidate) pairs, >= 1; where there are more pairs, some share a weight."""
-    hidden: tuple[int, ...] = (64, 32)
-    """Units per layer of the deep part, >= 1 each."""
-    activation: str = "prelu"
-    """Name in `newsrec.rerankers.layers.ACTIVATIONS`."""
-    dropout: float = 0.1
-    """Share of units that training drops, 0..1."""
-
-    def __post_init__(self) -> None:
-        """Refuse what is unknown or out of range, see `newsrec.rerankers.layers.refuse_faults`."""
-        refuse_faults(self)
 
 
 class Crosses(nn.Module):

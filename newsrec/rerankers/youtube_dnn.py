@@ -10,28 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from newsrec.rerankers.base import Shape, Traits
-from newsrec.rerankers.layers import Embed, Tower, mean_of_clicks, refuse_faults
+from newsrec.rerankers.layers import Embed, EmbeddedParams, Tower, mean_of_clicks
 
 LOGISTIC: Final = 1.702
 """`sigmoid(1.702 x)` is the normal distribution function of x to within 0.01."""
 
 
 @dataclass(frozen=True)
-class YoutubeDnnParams:
+class YoutubeDnnParams(EmbeddedParams):
     """Parameters of the ranking tower."""
-
-    embedding: str = "log2"
-    """Rule in `newsrec.neural.embedding_sizes.EMBEDDING_SIZES`."""
-    hidden: tuple[int, ...] = (64, 32)
-    """Units per layer, >= 1 each."""
-    activation: str = "prelu"
-    """Name in `newsrec.rerankers.layers.ACTIVATIONS`."""
-    dropout: float = 0.1
-    """Share of units that training drops, 0..1."""
-
-    def __post_init__(self) -> None:
-        """Refuse what is unknown or out of range, see `newsrec.rerankers.layers.refuse_faults`."""
-        refuse_faults(self)
 
 
 def with_powers(values: Tensor) -> Tensor:
