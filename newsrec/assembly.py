@@ -105,6 +105,11 @@ class Assembly:
             features = _named(features, feature_names)
         return cls(store, fitted, known, features, list_length, clock, slates, merge)
 
+    @property
+    def categorical(self) -> list[str]:
+        """Names of the feature columns that hold codes."""
+        return [f.name for f in self.features if f.categorical]
+
     def lists(self, requests: pl.DataFrame) -> tuple[pl.DataFrame, RecallRequests]:
         """Candidates of some requests: their own lists, or whole merged lists of recall before any cut."""
         coded = RecallRequests.of(requests, self.store)

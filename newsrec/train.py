@@ -3,42 +3,33 @@
 `python -m newsrec.train --ranker lgbm` and the library function `train` do the same.
 """
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
-from importlib.util import find_spec
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from features.catalog import Feature
-from features.columns import CLICK_KEY, TIME
+from features.columns import TIME
 from features.events import EventStore
 from features.vocabulary import Vocabulary
 from newsrec.artefacts import Artefact, artefacts
 from newsrec.assembly import Assembly, score_lists, training_data
-from newsrec.bundle import fresh_run, refuse_unwritable, write_json, write_manifest, writing
-from newsrec.calibration import Calibrator, calibrate, save_calibrator
+from newsrec.bundle import fresh_run, refuse_unwritable, writing
+from newsrec.calibration import Calibrator, calibrate
 from newsrec.candidates import SamplingConfig
 from newsrec.data import Log, read_log
-from newsrec.data.log import read_facts
-from newsrec.errors import BundleError, UsageError
-from newsrec.evaluation.stages import StageFigures, evaluate_stages
-from newsrec.neural.signature import figures_of
-from newsrec.neural.tower_file import write_user_tower
+from newsrec.errors import UsageError
+from newsrec.evaluation.stages import evaluate_stages
 from newsrec.own import OwnFeatures, read_own
-from newsrec.process import peak_rss_mb
 from newsrec.progress import Clock, Progress, Silent
 from newsrec.rankers import RANKERS, Ranker, RankingData
 from newsrec.recall import ALL, refuse_lacking, working
-from newsrec.report import render_report
 from newsrec.simulate import SimulationConfig, simulate
 from newsrec.slates import SPLITS
 from newsrec.split import Split
-from newsrec.state import Memory, write_state
 from newsrec.tasks import task_labels
 from newsrec.train_config import DEFAULTS, TrainConfig
+from newsrec.train_output import Trained, metrics_of, write_trained
 
 if TYPE_CHECKING:
     from newsrec.rerankers.stage import TrainedReranker
@@ -130,15 +121,12 @@ def train(config: TrainConfig = DEFAULTS, progress: Progress | None = None, *, l
             parts = ("valid", "test") if split.slates is None else ("test",)
             ranker = _refit(config, assembly, ranker, _more(assembly, rows, split, parts, sampling, tell))
 
-    metrics = _metrics(config, log, split, found, ranker, result, clock, out)
-    metrics |= {} if reranked is None else {"reranker": reranked.figures()}
+    trained = Trained(config, log, found, split, own, assembly, ranker, reranked, calibrator, result)
+    metrics = metrics_of(trained, clock, out.name)
 
     # 9 bundle
     with writing(out, config.overwrite) as folder:
-        _as_onnx(folder, assembly, ranker, rows, tell)
-        _write(
-            folder, config, log, assembly, ranker, split, metrics, result.per_request, own, reranked, calibrator, tell
-        )
+        write_trained(folder, trained, rows, metrics, tell)
     kept_epochs.unlink(missing_ok=True)
     tell.say(f"bundle: {out}")
     return TrainResult(out, metrics)
@@ -198,11 +186,6 @@ def assembly_of(
     )
 
 
-def categorical_of(features: Iterable[Feature]) -> list[str]:
-    """Names of the columns that hold codes."""
-    return [f.name for f in features if f.categorical]
-
-
 def _fit(config: TrainConfig, assembly: Assembly, rows: RankingData, split: Split, tell: Progress) -> Ranker:
     """A new ranker, or the kept one as it was before it had seen validation and test."""
     if config.kept is not None:
@@ -213,7 +196,7 @@ def _fit(config: TrainConfig, assembly: Assembly, rows: RankingData, split: Spli
         return ranker.fit(
             rows,
             watched,
-            categorical=categorical_of(assembly.features),
+            categorical=assembly.categorical,
             seed=config.seed,
             on_iteration=lambda: step(1),
         )
@@ -270,140 +253,7 @@ def _calibrate(
 
 def _refit(config: TrainConfig, assembly: Assembly, ranker: Ranker, rows: RankingData) -> Ranker:
     with assembly.clock.time("refit"):
-        return ranker.refit(rows, categorical=categorical_of(assembly.features), seed=config.seed)
-
-
-def _as_onnx(folder: Path, assembly: Assembly, ranker: Ranker, rows: RankingData, tell: Progress) -> None:
-    """The ranker also as ONNX, where the extra is installed. Serving does without it: a fault costs the file only."""
-    if find_spec("onnx") is None:
-        tell.say("note: no lambdarank.onnx, as onnx is not installed (pip install 'newsrec[neural]')")
-        return
-    from newsrec.neural.ranker_onnx import export_ranker
-
-    try:
-        export_ranker(ranker, rows.features, categorical_of(assembly.features), folder)
-    except BundleError as error:
-        tell.say(f"note: no lambdarank.onnx: {error}")
-
-
-def _metrics(
-    config: TrainConfig,
-    log: Log,
-    split: Split,
-    found: list[Artefact],
-    ranker: Ranker,
-    result: StageFigures,
-    clock: Clock,
-    out: Path,
-) -> dict[str, Any]:
-    fitting = ranker.fitting
-    return {
-        "run": out.name,
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "protocol": {
-            **split.protocol,
-            "candidates": config.candidates_in_words,
-        },
-        **result.figures,
-        "curves": {
-            "metric": fitting.metric,
-            "train": list(fitting.train),
-            "valid": list(fitting.valid),
-            "best_iteration": fitting.best_iteration,
-        },
-        "importance": list(fitting.importance),
-        "artefacts": [asdict(artefact) for artefact in found],
-        "intake": asdict(log.intake),
-        "refit": config.refit,
-        "seconds": {name: round(seconds, 2) for name, seconds in sorted(clock.seconds.items())},
-        "peak_rss_mb": peak_rss_mb(),
-    }
-
-
-def _write(
-    folder: Path,
-    config: TrainConfig,
-    log: Log,
-    assembly: Assembly,
-    ranker: Ranker,
-    split: Split,
-    metrics: dict[str, Any],
-    per_request: pl.DataFrame,
-    own: OwnFeatures,
-    reranked: "TrainedReranker | None",
-    calibrator: Calibrator,
-    tell: Progress,
-) -> None:
-    store = assembly.store if config.refit else _before_test(log, split)
-    memory = _memory(config, reranked)
-    known_until = write_state(folder, memory.folded(store), assembly.channels)
-    write_user_tower(folder, assembly.channels, known_until, tell.say)
-    assembly.vocabulary.table.write_parquet(folder / "vocabulary.parquet")
-    per_request.write_parquet(folder / "per_request.parquet")
-    ranker.save(folder)
-    if reranked is not None:
-        reranked.save(folder)
-    metrics["onnx"] = figures_of(folder)
-    save_calibrator(folder, calibrator, "rerank" if reranked is not None and reranked.on else "rank")
-    write_json(folder / "features.json", features_page(assembly))
-    write_json(folder / "metrics.json", metrics)
-    (folder / "report.html").write_text(render_report(metrics), encoding="utf-8")
-    write_manifest(
-        folder,
-        {
-            "ranker": config.ranker,
-            "seed": config.seed,
-            "data": {
-                "path": None if config.data is None else str(config.data.resolve()),
-                "format": log.format,
-                "fingerprint": log.fingerprint,
-                "read": read_facts(config.read),
-            },
-            "validation": asdict(replace(config.split, seed=config.seed)),
-            "refit": config.refit,
-            "candidates": config.candidates,
-            "recall": {
-                "channels": list(config.recall or ()),
-                "settings": {
-                    name: getattr(config.recall_settings, name) for name in ("refresh_ms", "depth", "training_ms")
-                },
-                "list_length": config.list_length,
-                "merge": {"quotas": dict(config.merge.quotas), "weights": dict(config.merge.weights)},
-            },
-            "state": memory.facts(),
-            "sampling": asdict(replace(config.sampling, seed=config.seed)),
-            "features": [f.name for f in assembly.features],
-            "protocol": metrics["protocol"],
-            "onnx": metrics["onnx"],
-            **({"own_features": own.facts} if own.facts else {}),
-            **({} if reranked is None else {"reranker": reranked.reranker.settings.facts()}),
-        },
-    )
-
-
-def features_page(assembly: Assembly) -> list[dict[str, Any]]:
-    """The model's columns in order: name, dtype, family, meaning."""
-    return [
-        {"name": f.name, "dtype": "Float32", "family": f.family, "categorical": f.categorical, "meaning": f.meaning}
-        for f in assembly.features
-    ]
-
-
-def _memory(config: TrainConfig, reranked: "TrainedReranker | None") -> Memory:
-    history = 0 if reranked is None else reranked.reranker.settings.history
-    return Memory.of(config.keep_days, config.recall_settings, history)
-
-
-def _before_test(log: Log, split: Split) -> EventStore:
-    """What a model without a refit may remember: all before the test, or all but the clicks that are asked for."""
-    if split.known_until is not None:
-        border, shown = pl.lit(split.known_until).cast(TIME), log.impressions
-        earlier = None if shown is None else shown.filter(pl.col("requested_at") < border)
-        return EventStore(log.clicks.filter(pl.col("clicked_at") < border), log.articles, earlier)
-    asked = split.part("test").join(split.positives, on="request_id").select("user_id", "item_id", "requested_at")
-    asked_for = log.clicks.join(asked, on=["user_id", "item_id"]).filter(pl.col("clicked_at") >= pl.col("requested_at"))
-    clicks = log.clicks.join(asked_for.select(CLICK_KEY), on=list(CLICK_KEY), how="anti", maintain_order="left")
-    return EventStore(clicks, log.articles, log.impressions)
+        return ranker.refit(rows, categorical=assembly.categorical, seed=config.seed)
 
 
 if __name__ == "__main__":

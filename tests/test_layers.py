@@ -51,6 +51,7 @@ STAGES: Final = (
     "bundle",
     "params",
     "train_config",
+    "train_output",
     "train",
     "earlier",
     "audit",

@@ -27,7 +27,7 @@ from newsrec.rankers import RankingData
 from newsrec.rankers.lgbm import group_lengths
 from newsrec.slates import FOLDS
 from newsrec.split import Split
-from newsrec.train import assembly_of, categorical_of
+from newsrec.train import assembly_of
 from newsrec.train_config import TrainConfig
 
 FACTS: Final = "frames.json"
@@ -194,7 +194,7 @@ def _write_all(parts: Divided, folder: Path, tell: Progress) -> FramesFacts:
             raise DataError(f"fold {number}: expected rows to learn from, found none. Ask for fewer --folds.")
         valid = _write_valid(parts.assembly(number), split, number, folder, tell)
         facts.append(FoldFacts(rows, requests, moment(split.learn_until), moment(split.known_until), valid))
-    found = FramesFacts(tuple(train.features.columns), tuple(categorical_of(parts.described.features)), tuple(facts))
+    found = FramesFacts(tuple(train.features.columns), tuple(parts.described.categorical), tuple(facts))
     (folder / FACTS).write_text(json.dumps(asdict(found)) + "\n", encoding="utf-8")
     return found
 

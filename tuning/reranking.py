@@ -26,7 +26,6 @@ from newsrec.rerankers.base import Shape
 from newsrec.rerankers.blending import crosswise
 from newsrec.rerankers.stage import RerankConfig, fit_network, settings_before, tops_of, training_tops, weighed
 from newsrec.tensors import Lists
-from newsrec.train import categorical_of
 from newsrec.train_config import TrainConfig
 from tuning.frames import (
     FACTS,
@@ -71,7 +70,7 @@ def _write_fold(parts: Divided, number: int, rows: RankingData, folder: Path, te
     assembly, validating = parts.assembly(0), parts.assembly(number)
     watched = training_data(validating, asked, split.positives, None, tell)
     ranker: Ranker = RANKERS[config.ranker].of(config.params)
-    ranker.fit(earlier, watched, categorical=categorical_of(assembly.features), seed=config.seed)
+    ranker.fit(earlier, watched, categorical=assembly.categorical, seed=config.seed)
     chosen = RerankConfig(config.reranker or "", config.rerank_top)
     settings = settings_before(chosen, assembly)
     train = training_tops(settings, assembly, ranker, earlier, requests, first.positives, config.seed, tell)

@@ -36,7 +36,7 @@ def quality(material: Material, without: Collection[str]) -> dict[str, dict[str,
 def _fit(material: Material, assembly: Assembly) -> dict[str, float]:
     split, sampling = material.split, SamplingConfig(seed=material.seed)
     rows = training_data(assembly, split.part("train"), split.positives, sampling)
-    categorical = [f.name for f in assembly.features if f.categorical]
+    categorical = assembly.categorical
     ranker = RANKERS["lgbm"].of(QUICK_TREES).fit(rows, None, categorical=categorical, seed=material.seed)
     test = split.part("test")
     scored = score_lists(assembly, ranker.score, test, split.positives)

@@ -32,7 +32,7 @@ def run_cell(material: Material, cell: Cell) -> tuple[dict[str, Any], pl.DataFra
     store, until = material.assembly.store, material.split.learn_until
     marked = mark_negatives(train.rows, train.requests, store, sampling, until)
     rows = train.data(marked, cell.weighted)
-    categorical = [f.name for f in material.assembly.features if f.categorical]
+    categorical = material.assembly.categorical
     params = {**material.config.params, **cell.params}
     watched = material.valid.without_misses()
     began = time.perf_counter()

@@ -93,7 +93,7 @@ class NetworkMaterial:
         settings = replace(settings_before(RerankConfig(POOLING, config.rerank_top), assembly), history=longest)
         rows = training_data(assembly, split.part("train"), split.positives, SamplingConfig(), tell, split.learn_until)
         watched = training_data(assembly, split.part("valid"), split.positives, None, tell)
-        categorical = [f.name for f in assembly.features if f.categorical]
+        categorical = assembly.categorical
         began = time.perf_counter()
         ranker = RANKERS["lgbm"].of(config.params).fit(rows, watched, categorical=categorical)
         seconds = time.perf_counter() - began

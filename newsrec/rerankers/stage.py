@@ -314,7 +314,7 @@ def _forward(
     time = requests["requested_at"].to_physical()
     borders = [time.sort()[len(time) * i // FOLDS] for i in range(1, FOLDS)]
     fold = np.searchsorted(borders, time.to_numpy(), side="right")
-    rng, categorical = np.random.default_rng(seed), [f.name for f in assembly.features if f.categorical]
+    rng, categorical = np.random.default_rng(seed), assembly.categorical
     for i in range(1, FOLDS):
         earlier = np.isin(rows.request, requests.filter(fold < i)["request_id"].to_numpy())
         here = np.flatnonzero(fold == i)
