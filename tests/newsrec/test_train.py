@@ -14,7 +14,7 @@ import pytest
 from features.columns import TIME
 from features.events import EventStore
 from features.vocabulary import Vocabulary
-from newsrec import train as module
+from newsrec import train_output
 from newsrec.artefacts import DETECTORS
 from newsrec.assembly import BASELINES
 from newsrec.bundle import read_manifest, sha256
@@ -333,7 +333,7 @@ class TestRefusals:
         def full(*_: object) -> str:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(module, "render_report", full)
+        monkeypatch.setattr(train_output, "render_report", full)
         with pytest.raises(UsageError, match=r"--out: expected a place to write .* No space left"):
             quick(tmp_path / "run", overwrite=True, seed=1)
         assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -52,7 +52,7 @@ def test_scores_of_training_lists_come_from_rankers_of_earlier_requests() -> Non
     rows = RankingData(
         pl.DataFrame({"x": np.zeros(180, np.float32)}), np.tile([0, 1], 90), np.repeat(np.arange(90), 2), np.ones(180)
     )
-    assembly = SimpleNamespace(features=(), clock=Clock())
+    assembly = SimpleNamespace(features=(), categorical=(), clock=Clock())
     found = list(_forward(Noted(), rows, REQUESTS, assembly, 0))  # type: ignore[arg-type]
     time = dict(zip(REQUESTS["request_id"], REQUESTS["requested_at"], strict=True))
     assert len(found) == stage.FOLDS - 1
