@@ -37,13 +37,20 @@ EXPERIMENT_TABLES = {
     "against the ranker": tuple(
         f"{name}_over_ranker{side}" for name in ("mrr@5", "auc", "blend_mrr@5") for side in SIDES
     ),
+    "clicks among the first of the merged list": (
+        *("articles", "hit@5", "hit@20", "hit@50", "hit@100", "hit@200", "ceiling", "fit_seconds", "recall_seconds"),
+    ),
+    "against the default channels, and what no other channel has": (
+        *("hit@50", "hit@50_gain", "hit@50_low", "hit@50_high", "hit@100", "hit@100_gain", "hit@100_low"),
+        *("hit@100_high", "alone@50", "alone@200"),
+    ),
     "training": (
         *("negatives_per_click", "seconds", "trees", "seconds_to_baseline", "gap", "gain_in_common"),
         *("parameters", "epochs", "p50_ms", "p99_ms", "kilobytes"),
     ),
 }
 """Titles and columns of what an experiment shows."""
-EXPERIMENT_CELLS = ("negatives", "ratio", "weighted", "params", "network", "loss")
+EXPERIMENT_CELLS = ("negatives", "ratio", "weighted", "params", "network", "loss", "channels", "quota")
 """Columns that say what a cell is."""
 SHOWN = ("mrr@5", "hit@5", "ndcg@5", "ndcg@10", "auc", "gauc")
 

@@ -92,7 +92,7 @@ DIN: Final[Space] = {
     # Units per layer as text, since a choice is a plain value.
     "network.hidden": Dimension("64,32", choices=("32", "64,32", "128,64")),
     # The paper leaves the softmax out; others keep it.
-    "network.softmax": Dimension(False, choices=(False, True)),
+    "network.softmax": Dimension(True, choices=(False, True)),
     "network.dropout": Dimension(0.1, 0.0, 0.5),
 }
 

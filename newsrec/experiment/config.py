@@ -60,6 +60,34 @@ class NetworkCell:
 
 
 @dataclass(frozen=True)
+class RecallCell:
+    """Some recall channels, merged."""
+
+    name: str
+    only: tuple[str, ...] = ()
+    """Channels; none means every one that the log has the data for."""
+    without: tuple[str, ...] = ()
+    quota: int | None = None
+    """Articles of each channel at most."""
+    seed: int = 0
+
+    @property
+    def key(self) -> str:
+        """Name of its files."""
+        return "-".join(
+            [self.name.replace(" ", "_"), *([f"quota{self.quota}"] if self.quota else []), f"seed{self.seed}"]
+        )
+
+    def with_seed(self, seed: int) -> "RecallCell":
+        """The same; channels draw nothing anew."""
+        return replace(self, seed=seed)
+
+    def facts(self) -> dict[str, Any]:
+        """Columns of the table."""
+        return {"channels": self.name, "quota": self.quota}
+
+
+@dataclass(frozen=True)
 class Cell:
     """One way of training."""
 
@@ -145,6 +173,8 @@ class ExperimentConfig:
             raise UsageError(f"--ratios: expected samplers and numbers above 0, found {self.samplers}, {self.ratios}.")
         if self.name == "rerankers":
             self._refuse_unknown_networks()
+        if self.name == "recall" and self.seeds > 1:
+            raise UsageError(f"--seeds: expected 1 for recall, which draws nothing anew, found {self.seeds}.")
         if self.seeds < 1 or not 1 <= self.train_requests <= 100_000:
             raise UsageError(
                 f"experiment: expected at least 1 seed and 1 to 100000 training requests, found {self.seeds} and "

@@ -104,6 +104,16 @@ def prepared(config: ExperimentConfig) -> tuple[Simulation | None, Log, Split, A
     Raises:
         UsageError: An unknown kind of candidates.
     """
+    simulation, log, store, split = divided(config)
+    channels = DEFAULT_CHANNELS if split.slates is None else ()
+    clicks, shown = _before(log, split.learn_until)
+    vocabulary = Vocabulary.of(clicks, impressions=shown)
+    assembly = Assembly.of(store, channels, RecallSettings(), vocabulary, slates=split.slates)
+    return simulation, log, split, assembly
+
+
+def divided(config: ExperimentConfig) -> tuple[Simulation | None, Log, EventStore, Split]:
+    """Read and divide the log; arguments and errors of `prepared`."""
     simulation = simulate(SimulationConfig()) if config.data is None else None
     log = simulation.log if simulation else read_log(config.data, config.format, options=config.read)  # type: ignore[arg-type]
     store = EventStore(log.clicks, log.articles, log.impressions)
@@ -117,12 +127,7 @@ def prepared(config: ExperimentConfig) -> tuple[Simulation | None, Log, Split, A
         valid_requests=config.valid_requests,
         test_requests=config.test_requests,
     )
-    split = SPLITS[candidates](log, store, periods)
-    channels = DEFAULT_CHANNELS if candidates == "recall" else ()
-    clicks, shown = _before(log, split.learn_until)
-    vocabulary = Vocabulary.of(clicks, impressions=shown)
-    assembly = Assembly.of(store, channels, RecallSettings(), vocabulary, slates=split.slates)
-    return simulation, log, split, assembly
+    return simulation, log, store, SPLITS[candidates](log, store, periods)
 
 
 def _before(log: Log, until: int | None) -> tuple[pl.DataFrame, pl.DataFrame | None]:

@@ -4,7 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from newsrec.experiment.config import RANKER, AnyCell, Cell, ExperimentConfig, NetworkCell
+from newsrec.experiment.config import RANKER, AnyCell, Cell, ExperimentConfig, NetworkCell, RecallCell
+from newsrec.recall import CHANNELS, DEFAULT_CHANNELS
+
+QUOTAS: Final = (10, 20, 50, 100)
+"""Articles of each channel at most."""
 
 
 def negatives(config: ExperimentConfig) -> list[Cell]:
@@ -42,6 +46,17 @@ def rerankers(config: ExperimentConfig) -> list[NetworkCell]:
     return [NetworkCell(RANKER), *(NetworkCell(name, loss) for loss in config.losses for name in config.networks)]
 
 
+def recall(config: ExperimentConfig) -> list[RecallCell]:
+    """The default channels, each channel alone, all of them, all but each, and all with quotas."""
+    return [
+        RecallCell("default", DEFAULT_CHANNELS),
+        *(RecallCell(name, (name,)) for name in CHANNELS),
+        RecallCell("all"),
+        *(RecallCell(f"all but {name}", without=(name,)) for name in CHANNELS),
+        *(RecallCell("all", quota=quota) for quota in QUOTAS),
+    ]
+
+
 @dataclass(frozen=True)
 class Experiment:
     """One question."""
@@ -58,6 +73,7 @@ EXPERIMENTS: Final[Mapping[str, Experiment]] = {
     ),
     "objective": Experiment(objective, lambda cell: True, "what the ranker makes small"),
     "overfit": Experiment(overfit, lambda cell: True, "what each does to the gap of the curves"),
+    "recall": Experiment(recall, lambda cell: True, "which channels, and how much of each"),
     "rerankers": Experiment(
         rerankers, lambda cell: cell.network == "pooling", "which network orders the top again, and by which loss"
     ),

@@ -9,6 +9,7 @@ import polars as pl
 
 from newsrec.bundle import write_json
 from newsrec.errors import UsageError
+from newsrec.experiment import channels
 from newsrec.experiment.cells import run_cell
 from newsrec.experiment.config import ExperimentConfig
 from newsrec.experiment.kept import Kept
@@ -25,7 +26,7 @@ class ExperimentResult:
     out: Path
     """Folder with `table.json`, `table.csv` and each cell's figures; of networks also `table.md` and `table.html`."""
     table: pl.DataFrame
-    """One row per cell, see `newsrec.experiment.table.table_of` and that of `newsrec.experiment.networks`."""
+    """One row per cell, see `newsrec.experiment.table.table_of` and those of `channels` and `networks`."""
     protocol: dict[str, Any]
 
 
@@ -40,6 +41,8 @@ class Study:
 
 
 def _study(name: str) -> Study:
+    if name == "recall":
+        return Study(channels.RecallMaterial.of, channels.run_cell, channels.table_of, lambda *_: None)
     if name != "rerankers":
         return Study(Material.of, run_cell, table_of, lambda *_: None)
     from newsrec.experiment import networks  # what trains networks needs torch

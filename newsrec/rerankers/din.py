@@ -17,8 +17,9 @@ class DinParams(EmbeddedParams):
 
     attention: int = 36
     """Units of the activation unit, >= 1."""
-    softmax: bool = False
-    """Weights of a history sum to 1. The paper leaves that out, to keep how strong an interest is."""
+    softmax: bool = True
+    """Weights of a history sum to 1. The paper leaves that out, to keep how strong an interest is; with it, the network
+    learns more from few clicks (`python -m tests.bench reranking`)."""
 
 
 class ActivationUnit(nn.Module):

@@ -5,16 +5,12 @@ per batch, loss, epochs and threads. Validation is a tenth of the users in the s
 clicked before, ids tell nothing. DeepCTR-Torch runs where `DEEPCTR_PYTHON` names a Python that has it.
 """
 
-import json
-import os
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from unittest.mock import patch
 
 import numpy as np
@@ -24,7 +20,6 @@ from torch import Tensor
 
 from features.columns import HOUR
 from features.events import EventStore, milliseconds
-from features.windows import Ints
 from newsrec.data import Log, read_log
 from newsrec.neural import trainer
 from newsrec.neural.model import Model
@@ -35,9 +30,10 @@ from newsrec.rerankers.base import Shape
 from newsrec.rerankers.din import Din, DinParams
 from newsrec.simulate import simulate
 from newsrec.split import SplitConfig, split_log
-from newsrec.tensors import AGE, RANKER_SCORE, Batch, Fields, Lists, lists_of, padded
+from newsrec.tensors import AGE, RANKER_SCORE, Fields, Lists, lists_of
+from tests.bench import deepctr
+from tests.bench.deepctr import HISTORY
 
-HISTORY: Final = 50
 NEGATIVES: Final = 4
 BATCH_ROWS: Final = 1_000
 EPOCHS: Final = 2
@@ -45,18 +41,17 @@ THREADS: Final = 2
 REQUESTS: Final = 60_000
 VALID: Final = 0.1
 """Share of the users."""
-PARAMS: Final = DinParams(activation="dice", dropout=0.0)
+PARAMS: Final = DinParams(activation="dice", softmax=False, dropout=0.0)
 CONFIG: Final = TrainerConfig(
     loss="bce", batch=BATCH_ROWS // (1 + NEGATIVES), l2=1e-6, hidden_ids=0.0, negatives=None, device="cpu"
 )
-DEEPCTR: Final = Path(__file__).with_name("deepctr_din.py")
 
 
 def run(data: Path | None) -> Iterator[str]:
     """A ladder from plain to ours, each step's factor; then DeepCTR-Torch beside ours, with the validation's AUC."""
     torch.set_num_threads(THREADS)
     log = simulate().log if data is None else read_log(data)
-    raw = [_without_ages(lists) for lists in drawn_lists(log)]
+    raw = [without_ages(lists) for lists in drawn_lists(log)]
     vocabulary = IdVocabulary.of(raw[0])
     train, valid = map(vocabulary.coded, raw)
     rows, clicks = len(train.label), train.history_length.mean()
@@ -108,7 +103,7 @@ def drawn_lists(log: Log, requests: int = REQUESTS, history: int = HISTORY) -> t
     return lists.chosen(np.flatnonzero(~validates)), lists.chosen(np.flatnonzero(validates))
 
 
-def _without_ages(lists: Lists) -> Lists:
+def without_ages(lists: Lists) -> Lists:
     """DeepCTR-Torch's DIN reads none."""
     return replace(lists, history_numbers={AGE: np.ones_like(lists.history_numbers[AGE])})
 
@@ -132,17 +127,6 @@ class WholeUnit(din.ActivationUnit):
         return weight * there
 
 
-def _padded_to_the_end(lists: Lists, chosen: Ints) -> Batch:
-    batch = padded(lists, chosen)
-    more = ((0, 0), (0, HISTORY - batch.mask.shape[1]))
-    return replace(
-        batch,
-        history_ids={name: np.pad(ids, more) for name, ids in batch.history_ids.items()},
-        history_numbers={name: np.pad(values, more) for name, values in batch.history_numbers.items()},
-        mask=np.pad(batch.mask, more),
-    )
-
-
 def _model(vocabulary: IdVocabulary) -> Model:
     torch.manual_seed(0)
     return Model(Din(Shape(2, vocabulary.sizes, 1), PARAMS), 2, 1)
@@ -155,7 +139,7 @@ def _rows_per_second(vocabulary: IdVocabulary, lists: Lists, whole: bool, paddin
         if whole:
             stack.enter_context(patch.object(din, "ActivationUnit", WholeUnit))
         if padding:
-            stack.enter_context(patch.object(trainer, "padded", _padded_to_the_end))
+            stack.enter_context(patch.object(trainer, "padded", deepctr.padded_to_the_end))
         model = _model(vocabulary)
         optimiser = trainer._optimiser(model, config)
         began = time.perf_counter()
@@ -170,55 +154,32 @@ def _trained(vocabulary: IdVocabulary, train: Lists, valid: Lists) -> tuple[floa
     for epoch in range(EPOCHS):
         trainer._epoch(model, train, optimiser, CONFIG, epoch)
     speed = EPOCHS * len(train.label) / (time.perf_counter() - began)
-    return speed, _auc(score(model, valid), valid.label)
-
-
-def _auc(scores: np.ndarray, label: np.ndarray) -> float:
-    """Over all rows (Mann and Whitney)."""
-    rank = pl.Series(scores).rank().to_numpy()
-    clicked = label == 1
-    n = int(clicked.sum())
-    return float((rank[clicked].sum() - n * (n + 1) / 2) / (n * (len(label) - n)))
+    return speed, deepctr.auc(score(model, valid), valid.label)
 
 
 def _deepctr(vocabulary: IdVocabulary, train: Lists, valid: Lists, ours: float) -> Iterator[str]:
-    python = os.environ.get("DEEPCTR_PYTHON")
-    if python is None:
-        yield "DeepCTR-Torch: not measured; name a Python that has it in DEEPCTR_PYTHON"
+    if deepctr.python() is None:
+        yield deepctr.ABSENT
         return
+    its = deepctr.trained("din", train, valid, settings(vocabulary, epochs=EPOCHS, seed=0))
+    yield (
+        f"DeepCTR-Torch: {its.rows_per_second:,.0f} rows/s, validation AUC {its.auc:.4f}; "
+        f"newsrec is {ours / its.rows_per_second:.1f} times as fast"
+    )
+
+
+def settings(vocabulary: IdVocabulary, epochs: int, seed: int) -> dict[str, Any]:
+    """What DeepCTR-Torch must be told to train the same."""
     tables = _model(vocabulary).network.embed.tables
-    arrays = {
-        "fields": np.array([*vocabulary.known]),
-        "sizes": np.array(vocabulary.sizes),
-        "widths": np.array([table.embedding_dim for table in tables]),  # type: ignore[union-attr]
-        "hidden": np.array(PARAMS.hidden),
-        "attention": np.array([PARAMS.attention]),
-        "learning_rate": np.array(CONFIG.learning_rate),
-        **{name: np.array(value) for name, value in
-           {"history": HISTORY, "epochs": EPOCHS, "batch": BATCH_ROWS, "threads": THREADS}.items()},
-        **_arrays("train", train),
-        **_arrays("valid", valid),
-    }  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "arrays.npz"
-        np.savez(path, **arrays)  # type: ignore[arg-type]
-        alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        done = subprocess.run([python, DEEPCTR, path], capture_output=True, text=True, check=False, env=alone)
-        if done.returncode:
-            yield f"DeepCTR-Torch: failed ({done.stderr.strip().splitlines()[-1:]})"
-            return
-        speed = json.loads(done.stdout.strip().splitlines()[-1])["rows_per_second"]
-        auc = _auc(np.load(f"{path}.scores.npy"), valid.label)
-    yield f"DeepCTR-Torch: {speed:,.0f} rows/s, validation AUC {auc:.4f}; newsrec is {ours / speed:.1f} times as fast"
-
-
-def _arrays(part: str, lists: Lists) -> dict[str, np.ndarray]:
-    """Rows with their histories padded to the end, as DeepCTR-Torch reads them."""
-    whole = _padded_to_the_end(lists, np.arange(len(lists)))
-    row = lists.row_request
     return {
-        f"{part}_label": lists.label.astype(np.float32),
-        f"{part}_length": np.maximum(lists.history_length, 1)[row],
-        **{f"{part}_{name}": codes for name, codes in lists.ids.items()},
-        **{f"{part}_hist_{name}": codes[row] for name, codes in whole.history_ids.items()},
+        "fields": [*vocabulary.known],
+        "sizes": vocabulary.sizes,
+        "widths": [table.embedding_dim for table in tables],  # type: ignore[union-attr]
+        "hidden": PARAMS.hidden,
+        "attention": [PARAMS.attention],
+        "learning_rate": CONFIG.learning_rate,
+        "epochs": epochs,
+        "batch": BATCH_ROWS,
+        "threads": THREADS,
+        "seed": seed,
     }

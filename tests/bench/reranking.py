@@ -40,10 +40,9 @@ READERS: Final = {
     "categories": 120,
     "clicks_per_user": 20.0,
     "interest_strength": 8.0,
-    "sequence_strength": 0.0,
     "quality_strength": 0.5,
 }
-"""Readers with one to five interests among many categories; neither the last click nor quality decides."""
+"""Readers with one to five interests among many categories, the last click's the strongest; quality decides little."""
 GAUC: Final = {"gauc": METRICS["gauc"]}
 
 

@@ -20,7 +20,7 @@ def drawn(*shape: int) -> Tensor:
 
 
 def test_split_first_layer_is_the_layer_over_all_four_parts() -> None:
-    unit = ActivationUnit(3, 2, DinParams(attention=5))
+    unit = ActivationUnit(3, 2, DinParams(attention=5, softmax=False))
     history, target, numbers, mask = drawn(2, 4, 3), drawn(2, 6, 3), drawn(2, 4, 2), torch.ones(2, 4)
     h, t = history[:, None].expand(2, 6, 4, 3), target[:, :, None].expand(2, 6, 4, 3)
     whole = unit.first(torch.cat([h, t, h - t, h * t], -1)) + unit.numbers(numbers)[:, None]

@@ -1,7 +1,7 @@
-"""DIN of DeepCTR-Torch on arrays that `tests.bench.neural_training` wrote: `python deepctr_din.py ARRAYS.npz`.
+"""A network of DeepCTR-Torch on arrays that `tests.bench.deepctr` wrote: `python deepctr_models.py ARRAYS.npz`.
 
-Run by the Python of an environment with deepctr-torch; prints rows per second of training and the validation's
-probabilities' file as JSON.
+Run by the Python of an environment with deepctr-torch; prints rows per second of training as JSON and leaves the
+validation's probabilities beside the arrays.
 """
 
 import json
@@ -11,7 +11,10 @@ import time
 import numpy as np
 import torch
 from deepctr_torch.inputs import SparseFeat, VarLenSparseFeat, get_feature_names
+from deepctr_torch.models.basemodel import BaseModel
+from deepctr_torch.models.dien import DIEN
 from deepctr_torch.models.din import DIN
+from deepctr_torch.models.wdl import WDL
 
 
 def main(path: str) -> None:
@@ -26,14 +29,7 @@ def main(path: str) -> None:
         columns.append(
             VarLenSparseFeat(SparseFeat(f"hist_{name}", **of_field), maxlen=int(data["history"]), length_name="length")
         )
-    model = DIN(
-        columns,
-        fields,
-        dnn_hidden_units=tuple(data["hidden"].tolist()),
-        att_hidden_size=tuple(data["attention"].tolist()),
-        att_activation="Dice",
-        device="cpu",
-    )
+    model = network(str(data["model"]), columns, fields, data)
     model.compile(torch.optim.Adam(model.parameters(), float(data["learning_rate"])), "binary_crossentropy")
     names = get_feature_names(columns)
     inputs = {part: {name: data[f"{part}_{name}"] for name in names} for part in ("train", "valid")}
@@ -44,6 +40,17 @@ def main(path: str) -> None:
     np.save(path + ".scores.npy", model.predict(inputs["valid"], 4096).ravel())
     rows = epochs * len(data["train_label"])
     sys.stdout.write("\n" + json.dumps({"rows_per_second": rows / seconds}) + "\n")
+
+
+def network(name: str, columns: list, fields: list, data: dict) -> BaseModel:
+    """DIN, DIEN without its further loss, or the mean of the history in a plain network (WDL without its wide part)."""
+    hidden, attention = tuple(data["hidden"].tolist()), tuple(data["attention"].tolist())
+    common = {"dnn_hidden_units": hidden, "seed": int(data["seed"]), "device": "cpu"}
+    if name == "din":
+        return DIN(columns, fields, att_hidden_size=attention, att_activation="Dice", **common)
+    if name == "dien":
+        return DIEN(columns, fields, gru_type="AUGRU", att_hidden_units=attention, **common)
+    return WDL([], columns, **common)
 
 
 if __name__ == "__main__":
