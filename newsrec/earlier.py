@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from newsrec.bundle import read_manifest
-from newsrec.candidates import SamplingConfig
+from newsrec.candidates import MergeConfig, SamplingConfig
 from newsrec.data import Log
 from newsrec.data.log import read_as
 from newsrec.errors import BundleError, UsageError
@@ -58,6 +58,8 @@ def _with_ranker_of(run: Path, manifest: Mapping[str, Any], config: TrainConfig)
         "recall": tuple(recall["channels"]),
         "recall_settings": RecallSettings(**recall["settings"]),
         "list_length": recall["list_length"],
+        "merge": MergeConfig(**recall.get("merge", {})),
+        "merge_by": "equal",
         "split": SplitConfig(**manifest["validation"]),
         "sampling": SamplingConfig(**manifest["sampling"]),
         "refit": manifest["refit"],

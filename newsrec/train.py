@@ -20,6 +20,7 @@ from newsrec.candidates import SamplingConfig
 from newsrec.data import Log, read_log
 from newsrec.errors import UsageError
 from newsrec.evaluation.stages import evaluate_stages
+from newsrec.merging import learned
 from newsrec.own import OwnFeatures, read_own
 from newsrec.progress import Clock, Progress, Silent
 from newsrec.rankers import RANKERS, Ranker, RankingData
@@ -83,6 +84,9 @@ def train(config: TrainConfig = DEFAULTS, progress: Progress | None = None, *, l
 
         # 3 to 5 recall, candidates, features
         assembly = assembly_of(config, log, store, split, clock, own)
+        if config.merge_by == "learned" and assembly.channels:
+            merge = learned(assembly, split.part("valid"), split.positives, tell)
+            config, assembly = replace(config, merge=merge), replace(assembly, merge=merge)
         biased = bool(config.params.get("position_bias"))
         sampling = replace(config.sampling, seed=config.seed, places=biased)
         rows = training_data(assembly, split.part("train"), split.positives, sampling, tell, split.learn_until)

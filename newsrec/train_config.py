@@ -10,6 +10,7 @@ from newsrec.candidates import ALIKE, MergeConfig, SamplingConfig
 from newsrec.data import SHUFFLED_FORMATS, SLATE_FORMATS, Log, ReadOptions
 from newsrec.errors import UsageError
 from newsrec.exposure import PROPENSITIES
+from newsrec.merging import MERGES
 from newsrec.rankers import RANKERS, Ranker
 from newsrec.recall import DEFAULT_CHANNELS, RecallSettings
 from newsrec.rerankers import learns_tasks, refuse_unfit, refuse_unknown
@@ -53,6 +54,8 @@ class TrainConfig:
     """Features and families of features to leave out."""
     recall_settings: RecallSettings = RecallSettings()
     merge: MergeConfig = ALIKE
+    merge_by: str = "equal"
+    """`equal`: channels count by `merge.weights`; `learned`: by what finds most on validation (`newsrec.merging`)."""
     list_length: int = LIST_LENGTH
     """Candidates per request at most, 10..10000."""
     split: SplitConfig = SplitConfig()
@@ -90,6 +93,11 @@ class TrainConfig:
             raise UsageError(f"--ranker: expected one of {sorted(RANKERS)}, found {self.ranker!r}.")
         if not 10 <= self.list_length <= 10_000:
             raise UsageError(f"--list-length: expected 10 to 10000 candidates, found {self.list_length}.")
+        if self.merge_by not in MERGES or (self.merge_by == "learned" and self.merge.weights):
+            raise UsageError(
+                f"--merge: expected one of {list(MERGES)}, and learned without weights of one's own, found "
+                f"{self.merge_by!r} and weights {dict(self.merge.weights)}."
+            )
         parse(self.sampling.sampler)
         if not 0 < self.sampling.ratio < float("inf"):
             raise UsageError(f"--negative-ratio: expected a number above 0, found {self.sampling.ratio}.")

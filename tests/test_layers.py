@@ -50,6 +50,7 @@ STAGES: Final = (
     "report",
     "bundle",
     "params",
+    "merging",
     "train_config",
     "train_output",
     "train",

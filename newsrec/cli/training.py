@@ -106,6 +106,10 @@ Quotas = Annotated[
     list[str] | None,
     typer.Option("--quota", help="At most so many articles of a channel: usercf=50. Repeat for each channel."),
 ]
+Merge = Annotated[
+    str,
+    typer.Option(help="How lists of several channels become one: equal, or learned on validation."),
+]
 ListLength = Annotated[int, typer.Option(help="Candidates per request at most, 10..10000.")]
 
 
@@ -151,6 +155,7 @@ def train(
     recall_refresh: RecallRefresh = 30.0,
     list_length: ListLength = 100,
     quota: Quotas = None,
+    merge: Merge = "equal",
     column: Columns = None,
     integer_ids: IntegerIds = False,
     quarantine: Quarantine = None,
@@ -203,6 +208,7 @@ def train(
         recall_settings=settings_of(recall_refresh, list_length),
         list_length=list_length,
         merge=MergeConfig(quotas=quotas_in(quota)),
+        merge_by=merge,
         split=periods,
         sampling=SamplingConfig(
             sampler=negatives,
