@@ -78,6 +78,16 @@ class Model(nn.Module):
         logits, extra = taught(*self._read(dense, target, history, numbers, mask))
         return logits, extra
 
+    @property
+    def pretraining(self) -> int:
+        """Epochs of masked clicks that the network wants before its training."""
+        return int(getattr(self.network, "pretraining", 0))
+
+    def masked_loss(self, history: Tensor, numbers: Tensor, mask: Tensor) -> Tensor:
+        """Of a network that wants some, see `newsrec.rerankers.base.Pretrained`."""
+        loss: Tensor = self.network.masked_loss(history, self._scaled(numbers, mask), mask)  # type: ignore[operator]
+        return loss
+
     def of_tasks(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor | float]:
         """Of a network of several tasks, see `newsrec.rerankers.base.OfTasks`."""
         found: tuple[Tensor, Tensor, Tensor | float] = self.network.of_tasks(*self._read(*inputs))  # type: ignore[operator]
@@ -87,9 +97,14 @@ class Model(nn.Module):
         self, dense: Tensor, target: Tensor, history: Tensor, numbers: Tensor, mask: Tensor
     ) -> tuple[Tensor, ...]:
         """What the network is given: numbers scaled and filled, and the hours as they are where it reads them."""
-        scaled = self.scale_numbers(numbers) * mask[..., None]  # (requests, history, numbers)
+        scaled = self._scaled(numbers, mask)
         hours = (numbers[..., 0],) if getattr(self.network, "reads_hours", False) else ()
         return self.scale_dense(dense), target, history, scaled, mask, *hours
+
+    def _scaled(self, numbers: Tensor, mask: Tensor) -> Tensor:
+        """Numbers of clicks, 0 where padding is, (requests, history, numbers)."""
+        scaled: Tensor = self.scale_numbers(numbers) * mask[..., None]
+        return scaled
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Of a click, by Platt's line through the logits; shape kept."""

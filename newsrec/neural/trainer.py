@@ -121,6 +121,8 @@ def fit(
     standing = standing or Standing({name: [] for name in CURVES}, [], {})
     watched = train.chosen(np.arange(0, len(train), max(1, len(train) // CURVE_LISTS)))
     of_valid = standing.curves["valid"]
+    if not of_valid:
+        pretrain(model, train, config)
     while not _is_over(of_valid, config):
         standing.curves["loss"].append(_epoch(model, teaching, optimiser, config, len(of_valid)))
         standing.curves["train"].append(mean_mrr(score(model, watched), watched))
@@ -239,6 +241,27 @@ def _epoch(model: Model, lists: Lists, optimiser: torch.optim.Optimizer, config:
             optimiser.step()
             total += loss.detach() * len(chosen)
     return float(total) / len(lists)
+
+
+def pretrain(model: Model, lists: Lists, config: TrainerConfig) -> list[float]:
+    """Let the network guess masked clicks of all histories, labels unseen; the mean loss of each epoch it wants."""
+    device, optimiser = _device_of(model), _optimiser(model, config)
+    losses = []
+    model.train()
+    for epoch in range(model.pretraining):
+        rng = np.random.default_rng([config.seed, epoch, 1])
+        total, steps = torch.zeros((), device=device), 0
+        with torch.random.fork_rng():
+            torch.manual_seed(int(rng.integers(2**62)))
+            for chosen in batches(lists, config.batch, rng):
+                _, _, history, numbers, mask = (each.to(device) for each in tensors(padded(lists, chosen)))
+                loss = model.masked_loss(history, numbers, mask)
+                optimiser.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+                total, steps = total + loss.detach(), steps + 1
+        losses.append(float(total) / max(steps, 1))
+    return losses
 
 
 def _loss(

@@ -68,6 +68,16 @@ class Taught(Protocol):
         ...
 
 
+class Pretrained(Protocol):
+    """A network that learns from histories before it sees a label, where `pretraining` (epochs) is above 0."""
+
+    pretraining: int
+
+    def masked_loss(self, history: Tensor, numbers: Tensor, mask: Tensor) -> Tensor:
+        """What guessing masked clicks costs, a scalar >= 0; arguments as in `Network.forward`, every history once."""
+        ...
+
+
 class OfTasks(Protocol):
     """A network that learns several labels; `log_variance` (tasks,) are weights for a balance that is learned."""
 

@@ -124,7 +124,7 @@ LARGEST: Final = {
     "expert": 4_096,
 }
 """Whole numbers among the parameters of networks, and their largest values; the least is 1."""
-SHARES: Final = {"dropout": 1, "auxiliary": 100, "others": 100}
+SHARES: Final = {"dropout": 1, "auxiliary": 100, "others": 100, "pretraining": 100, "masked": 1}
 """Numbers among them, and their largest values; the least is 0."""
 
 
