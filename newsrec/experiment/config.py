@@ -15,6 +15,8 @@ SAMPLERS = ("random", "popular", "exposed", "hard", "semi_hard", "random+hard", 
 
 RANKER = "ranker"
 """Stands for no network: the ranker's own order."""
+TWIN = "din"
+"""What networks of several tasks are built on, see `newsrec.rerankers.experts.TaskParams.base`."""
 
 
 class AnyCell(Protocol):
@@ -41,14 +43,16 @@ class NetworkCell:
     network: str
     """Name in `newsrec.rerankers.RERANKERS`, `FILE.py:NAME`, or `RANKER`."""
     loss: str = ""
+    alone: bool = False
+    """One such network per label of the log, each trained on that label alone; no row of its own in the table."""
     seed: int = 0
 
     @property
     def key(self) -> str:
         """Name of its files."""
-        return "-".join(
-            [re.sub(r"[^\w.]+", "_", self.network), *([self.loss] if self.loss else []), f"seed{self.seed}"]
-        )
+        told = [self.loss] if self.loss else []
+        told += ["alone"] if self.alone else []
+        return "-".join([re.sub(r"[^\w.]+", "_", self.network), *told, f"seed{self.seed}"])
 
     def with_seed(self, seed: int) -> "NetworkCell":
         """The same with another seed of weights and of what is drawn."""
@@ -148,6 +152,8 @@ class ExperimentConfig:
     """`rerankers`: names in `newsrec.rerankers.RERANKERS`, or `FILE.py:NAME`; none is all of them."""
     losses: tuple[str, ...] = ("softmax",)
     """`rerankers`: names in `newsrec.neural.losses.LOSSES`."""
+    tasks: tuple[str, ...] = ()
+    """`rerankers`: labels beside the click, see `newsrec.tasks`; none is all that the log has."""
     rerank_top: int = 20
     """`rerankers`: the ranker's first so many of each list are ordered again, >= 2."""
     params: Mapping[str, Any] = field(default_factory=dict)

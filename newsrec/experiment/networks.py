@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
+import numpy as np
 import polars as pl
 
 from features.windows import Ints
@@ -20,10 +21,11 @@ from newsrec.evaluation.comparison import paired_comparison
 from newsrec.experiment.config import RANKER, ExperimentConfig, NetworkCell
 from newsrec.experiment.kept import Kept
 from newsrec.experiment.material import prepared
-from newsrec.experiment.pages import grids, html, markdown
+from newsrec.experiment.pages import TASK, TOGETHER, grids, html, markdown
 from newsrec.experiment.table import mean
 from newsrec.metrics import METRICS, per_request, summarise
 from newsrec.neural.latency import CANDIDATES, latency
+from newsrec.neural.trainer import score
 from newsrec.neural.vocabulary import IdVocabulary
 from newsrec.progress import Progress
 from newsrec.rankers import RANKERS, Ranker
@@ -33,6 +35,7 @@ from newsrec.rerankers.base import Shape
 from newsrec.rerankers.blending import fit_blend
 from newsrec.rerankers.stage import (
     RerankConfig,
+    auc_of_rows,
     settings_before,
     task_figures,
     train_network,
@@ -41,7 +44,7 @@ from newsrec.rerankers.stage import (
 )
 from newsrec.sessions import open_session
 from newsrec.split import Split
-from newsrec.tasks import task_labels, tasks_in
+from newsrec.tasks import CLICK, refuse_unknown_tasks, task_labels, tasks_in
 from newsrec.tensors import Lists, concatenated
 
 BLEND: Final = "blend_"
@@ -89,6 +92,7 @@ class NetworkMaterial:
     def of(cls, config: ExperimentConfig, tell: Progress) -> Self:
         """Read, divide, recall, describe, fit the ranker, and score."""
         _, log, split, assembly = prepared(config)
+        refuse_unknown_tasks(log, config.tasks)
         longest = max(history_of(name) for name in config.networks)
         settings = replace(settings_before(RerankConfig(POOLING, config.rerank_top), assembly), history=longest)
         rows = training_data(assembly, split.part("train"), split.positives, SamplingConfig(), tell, split.learn_until)
@@ -99,7 +103,7 @@ class NetworkMaterial:
         seconds = time.perf_counter() - began
         train = training_tops(settings, assembly, ranker, rows, split.part("train"), split.positives, 0, tell)
         valid, test = (_tops(assembly, split, settings, ranker, part, tell) for part in ("valid", "test"))
-        if tasks := tasks_in(log):
+        if tasks := config.tasks or tasks_in(log):
             labels = task_labels(log, split.part("train", "valid", "test"), split.positives, tasks)
             train = with_tasks(train, labels)
             valid, test = (replace(tops, lists=with_tasks(tops.lists, labels)) for tops in (valid, test))
@@ -120,6 +124,8 @@ class NetworkMaterial:
     def can(self, cell: NetworkCell, tell: Progress) -> bool:
         """Whether the log has what the network reads; else a line says that it is left out."""
         fields = self.settings.fields
+        if cell.alone:
+            return bool(self.train.further)
         if cell.network != RANKER and learns_tasks(cell.network) and not self.train.further:
             tell.say(f"left out: {cell.network}, as the log has no second label")
             return False
@@ -159,6 +165,8 @@ def run_cell(material: NetworkMaterial, cell: NetworkCell) -> tuple[dict[str, An
         of the blended order behind it.
     """
     test = material.test
+    if cell.alone:
+        return _alone(material, cell)
     if cell.network == RANKER:
         found = _measured(test, test.scored["score"], test.scored["score"])
         return {**cell.facts(), **_figures(found), "seconds": material.seconds}, found
@@ -197,6 +205,31 @@ def run_cell(material: NetworkMaterial, cell: NetworkCell) -> tuple[dict[str, An
     }, found
 
 
+def _alone(material: NetworkMaterial, cell: NetworkCell) -> tuple[dict[str, Any], pl.DataFrame]:
+    """AUC of each label by a network that learned it alone; the ranker's order stands for an order."""
+    test = material.test
+    config = RerankConfig.of(cell.network, material.settings.top, {"trainer": {"loss": cell.loss}}, cell.seed)
+    settings = settings_before(config, material.assembly)
+    read = [each.newest(settings.history) for each in (material.train, material.valid.lists, test.lists)]
+    began, tasks = time.perf_counter(), {}
+    for task in (CLICK, *material.train.further):
+        train, valid, asked = (_of_label(lists, task) for lists in read)
+        model, _, _ = train_network(config, settings, train, valid, lambda _: None)
+        found = score(model, IdVocabulary.of(train).coded(asked))
+        tasks[task] = {"auc": auc_of_rows(found, asked.label == 1)}
+    unmoved = _measured(test, test.scored["score"], test.scored["score"])
+    return {**cell.facts(), **_figures(unmoved), "tasks": tasks, "seconds": time.perf_counter() - began}, unmoved
+
+
+def _of_label(lists: Lists, task: str) -> Lists:
+    """The lists with this label in place of the click; candidates of which nobody knows it are not there."""
+    if task == CLICK:
+        return replace(lists, further={})
+    known = np.isfinite(lists.further[task])
+    of_label = replace(lists, label=np.where(known, lists.further[task], 0).astype(np.uint8), further={})
+    return of_label.only(known)
+
+
 def _traits(name: str) -> dict[str, bool]:
     if is_own(name):
         return {}
@@ -230,7 +263,9 @@ def table_of(cells: Sequence[NetworkCell], seeds: range, baseline: NetworkCell, 
         seconds` (of training and export), `epochs, p50_ms, p99_ms, kilobytes`; for each metric of `COMPARED` the value
         of the network's order and for `over_pooling` and `over_ranker` the difference and the ends `_low`, `_high` of
         its paired 95 % interval (users drawn; a request's value is its mean over the seeds); `blend_mrr@5` and its
-        difference to the ranker for the blended order, and `weight`, the network's in it.
+        difference to the ranker for the blended order, and `weight`, the network's in it. Of networks of several tasks
+        also `TASK` + task + `_together` and `_alone`: AUC over the tops' candidates by that network, and by one network
+        per label (the see-saw: what one task gains, another may lose).
     """
     ranker = next(cell for cell in cells if cell.network == RANKER)
     first = {
@@ -238,7 +273,12 @@ def table_of(cells: Sequence[NetworkCell], seeds: range, baseline: NetworkCell, 
         "over_ranker": _mean_per_request(ranker, seeds, kept),
     }
     rows = []
-    for cell in cells:
+    alone = {
+        cell.loss: _of_tasks([kept.figures(cell.with_seed(seed).key) for seed in seeds], "_alone")
+        for cell in cells
+        if cell.alone
+    }
+    for cell in (cell for cell in cells if not cell.alone):
         told = [kept.figures(cell.with_seed(seed).key) for seed in seeds]
         found = _mean_per_request(cell, seeds, kept)
         row: dict[str, Any] = {**cell.facts()}
@@ -246,6 +286,8 @@ def table_of(cells: Sequence[NetworkCell], seeds: range, baseline: NetworkCell, 
         row |= {
             name: mean([t.get(name) for t in told]) for name in ("parameters", "seconds", "epochs", "p50_ms", "p99_ms")
         }
+        if of_tasks := _of_tasks(told, TOGETHER):
+            row |= of_tasks | alone.get(cell.loss, {})
         row["kilobytes"] = mean([t["bytes"] / 1e3 if "bytes" in t else None for t in told])
         for name in COMPARED:
             row |= {name: mean([t["figures"].get(name) for t in told])}
@@ -258,6 +300,12 @@ def table_of(cells: Sequence[NetworkCell], seeds: range, baseline: NetworkCell, 
         }
         rows.append(row | _difference("blend_mrr@5_over_ranker", first["over_ranker"], blended, "mrr@5"))
     return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _of_tasks(told: Sequence[Mapping[str, Any]], end: str) -> dict[str, float | None]:
+    """AUC of each task over the seeds, by `TASK`, the task and an end."""
+    tasks = told[0].get("tasks", {})
+    return {f"{TASK}{task}{end}": mean([t["tasks"][task]["auc"] for t in told]) for task in tasks}
 
 
 def _difference(column: str, first: pl.DataFrame, second: pl.DataFrame, name: str) -> dict[str, float | None]:

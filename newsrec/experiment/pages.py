@@ -15,6 +15,8 @@ COSTS: Final = {
     "p99_ms": "p99 ms",
     "kilobytes": "kB",
 }
+TASK: Final = "task_"
+TOGETHER: Final = "_together"
 STYLE: Final = (
     "body{font:14px system-ui,sans-serif;margin:2rem;max-width:90rem}table{border-collapse:collapse;margin:1rem 0}"
     "td,th{padding:.3rem .7rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}"
@@ -54,7 +56,20 @@ def grids(table: pl.DataFrame, metrics: tuple[str, ...]) -> list[Grid]:
         for name, row in zip(names, rows, strict=True)
     ]
     served = ("blended with the ranker", ["network", "loss", "weight", "mrr@5", "over the ranker"], blend)
-    return [("what they are and cost", head, costs), *quality, served]
+    return [("what they are and cost", head, costs), *quality, served, *_see_saw(rows, names)]
+
+
+def _see_saw(rows: list[dict[str, Any]], names: list[list[str]]) -> list[Grid]:
+    """Each label by networks of several tasks, and by one network for it alone; nothing where there are none."""
+    tasks = [name.removeprefix(TASK).removesuffix(TOGETHER) for name in rows[0] if name.endswith(TOGETHER)]
+    found = []
+    for row, name in zip(rows, names, strict=True):
+        for task in tasks:
+            both = (row[f"{TASK}{task}{TOGETHER}"], row[f"{TASK}{task}_alone"])
+            if None not in both:
+                found.append([*name, task, *(f"{auc:.4f}" for auc in both), f"{both[0] - both[1]:+.4f}"])
+    head = ["network", "loss", "label", "auc with all labels", "auc with it alone", "together less alone"]
+    return [("several labels: the see-saw", head, found)] if found else []
 
 
 def markdown(title: str, told: str, found: list[Grid]) -> str:

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from newsrec.experiment.config import RANKER, AnyCell, Cell, ExperimentConfig, NetworkCell, RecallCell
+from newsrec.experiment.config import RANKER, TWIN, AnyCell, Cell, ExperimentConfig, NetworkCell, RecallCell
 from newsrec.recall import CHANNELS, DEFAULT_CHANNELS
+from newsrec.rerankers import learns_tasks
 
 QUOTAS: Final = (10, 20, 50, 100)
 """Articles of each channel at most."""
@@ -42,8 +43,13 @@ def overfit(config: ExperimentConfig) -> list[Cell]:
 
 
 def rerankers(config: ExperimentConfig) -> list[NetworkCell]:
-    """Networks x losses, and the ranker's own order."""
-    return [NetworkCell(RANKER), *(NetworkCell(name, loss) for loss in config.losses for name in config.networks)]
+    """Networks x losses, the ranker's own order, and for networks of several tasks the same tasks each alone."""
+    several = any(learns_tasks(name) for name in config.networks)
+    return [
+        NetworkCell(RANKER),
+        *(NetworkCell(name, loss) for loss in config.losses for name in config.networks),
+        *(NetworkCell(TWIN, loss, alone=True) for loss in config.losses if several),
+    ]
 
 
 def recall(config: ExperimentConfig) -> list[RecallCell]:

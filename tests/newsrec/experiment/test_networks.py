@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 from newsrec.data import ReadOptions
 from newsrec.errors import UsageError
 from newsrec.experiment import networks
-from newsrec.experiment.config import RANKER, ExperimentConfig, NetworkCell
+from newsrec.experiment.config import RANKER, TWIN, ExperimentConfig, NetworkCell
 from newsrec.experiment.kept import Kept
 from newsrec.experiment.networks import COMPARED, NetworkMaterial
 from newsrec.experiment.pages import grids, html, markdown
@@ -23,8 +23,10 @@ from newsrec.neural.trainer import TrainerConfig
 from newsrec.progress import Silent
 from newsrec.rerank import lists_place
 from newsrec.rerankers import RERANKERS
+from newsrec.rerankers.experts import TaskParams
 from newsrec.rerankers.stage import RerankConfig
 from tests.conftest import FEW_TREES
+from tests.networks import random_lists
 
 SMALL = {"train_requests": 300, "valid_requests": 200, "test_requests": 300}
 
@@ -192,3 +194,39 @@ def test_all_networks_are_compared_where_none_is_named() -> None:
     assert len(keys) == 4
     assert not any("/" in key for key in keys)
     assert TrainerConfig().loss == ExperimentConfig("rerankers").losses[0]
+
+
+def test_several_labels_stand_beside_each_alone(short: None, tables: Path, tmp_path: Path) -> None:
+    """The see-saw: a network of several tasks, and one network per label; `alone` is no row."""
+    read = ReadOptions(columns={"shared": "shared"}, integer_ids=True)
+    asked = config(tables, tmp_path / "tasks", models=("mmoe",), tasks=("shared",), read=read)
+    result = run_experiment(asked)
+    assert result.table["network"].to_list() == [RANKER, "pooling", "mmoe"]
+    told = result.table.row(2, named=True)
+    for task in ("click", "shared"):
+        assert 0 < told[f"task_{task}_together"] < 1
+        assert 0 < told[f"task_{task}_alone"] < 1
+    assert result.table.row(1, named=True)["task_shared_together"] is None
+    kept = Kept(result.out)
+    alone = kept.figures(NetworkCell(TWIN, "softmax", alone=True).key)
+    assert alone["tasks"]["shared"]["auc"] == told["task_shared_alone"]
+    text = (result.out / "table.md").read_text(encoding="utf-8")
+    assert "see-saw" in text
+    assert f"| mmoe | softmax | shared | {told['task_shared_together']:.4f} |" in text
+    with pytest.raises(UsageError, match="--task: expected one of .*found 'luck'"):
+        run_experiment(replace(asked, out=tmp_path / "other", tasks=("luck",)))
+
+
+def test_a_label_alone_takes_the_place_of_the_click() -> None:
+    lists = random_lists(30)
+    rng = np.random.default_rng(0)
+    second = np.where(rng.random(len(lists.label)) < 0.2, np.nan, rng.integers(0, 2, len(lists.label)))
+    found = networks._of_label(replace(lists, further={"second": second.astype(np.float32)}), "second")
+    assert found.further == {}
+    assert found.label.tolist() == second[np.isfinite(second)].astype(int).tolist()
+    assert found.length.sum() == len(found.label)
+    assert networks._of_label(lists, "click").label is lists.label
+
+
+def test_twin_is_the_base_of_networks_of_several_tasks() -> None:
+    assert TaskParams().base == TWIN
