@@ -213,7 +213,7 @@ def test_several_labels_stand_beside_each_alone(short: None, tables: Path, tmp_p
     text = (result.out / "table.md").read_text(encoding="utf-8")
     assert "see-saw" in text
     assert f"| mmoe | softmax | shared | {told['task_shared_together']:.4f} |" in text
-    with pytest.raises(UsageError, match="--task: expected one of .*found 'luck'"):
+    with pytest.raises(UsageError, match=r"--task: expected one of .*found 'luck'"):
         run_experiment(replace(asked, out=tmp_path / "other", tasks=("luck",)))
 
 
