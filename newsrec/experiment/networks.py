@@ -21,7 +21,7 @@ from newsrec.evaluation.comparison import paired_comparison
 from newsrec.experiment.config import RANKER, ExperimentConfig, NetworkCell
 from newsrec.experiment.kept import Kept
 from newsrec.experiment.material import prepared
-from newsrec.experiment.pages import TASK, TOGETHER, grids, html, markdown
+from newsrec.experiment.pages import BLEND, TASK, TOGETHER, grids, html, markdown
 from newsrec.experiment.table import mean
 from newsrec.metrics import METRICS, per_request, summarise
 from newsrec.neural.latency import CANDIDATES, latency
@@ -47,9 +47,9 @@ from newsrec.split import Split
 from newsrec.tasks import CLICK, refuse_unknown_tasks, task_labels, tasks_in
 from newsrec.tensors import Lists, concatenated
 
-BLEND: Final = "blend_"
-"""Before the columns of the order that a bundle would serve."""
 COMPARED: Final = ("mrr@5", "hit@5", "ndcg@5", "ndcg@10", "auc", "gauc")
+SERVED: Final = ("mrr@5", "hit@5", "auc")
+"""Of the blended order."""
 POOLING: Final = "pooling"
 TITLE: Final = "Networks on top of the ranker"
 NOTE: Final = (
@@ -262,10 +262,10 @@ def table_of(cells: Sequence[NetworkCell], seeds: range, baseline: NetworkCell, 
         One row per cell, means over the seeds: `network, loss, models_the_sequence, aware_of_the_target, parameters,
         seconds` (of training and export), `epochs, p50_ms, p99_ms, kilobytes`; for each metric of `COMPARED` the value
         of the network's order and for `over_pooling` and `over_ranker` the difference and the ends `_low`, `_high` of
-        its paired 95 % interval (users drawn; a request's value is its mean over the seeds); `blend_mrr@5` and its
-        difference to the ranker for the blended order, and `weight`, the network's in it. Of networks of several tasks
-        also `TASK` + task + `_together` and `_alone`: AUC over the tops' candidates by that network, and by one network
-        per label (the see-saw: what one task gains, another may lose).
+        its paired 95 % interval (users drawn; a request's value is its mean over the seeds); `BLEND` + each of `SERVED`
+        and its difference to the ranker for the blended order, and `weight`, the network's in it. Of networks of several
+        tasks also `TASK` + task + `_together` and `_alone`: AUC over the tops' candidates by that network, and by one
+        network per label (the see-saw: what one task gains, another may lose).
     """
     ranker = next(cell for cell in cells if cell.network == RANKER)
     first = {
@@ -294,11 +294,11 @@ def table_of(cells: Sequence[NetworkCell], seeds: range, baseline: NetworkCell, 
             for against, other in first.items():
                 row |= _difference(f"{name}_{against}", other, found, name)
         blended = _of_blend(found)
-        row |= {
-            "weight": mean([t.get("weight") for t in told]),
-            "blend_mrr@5": mean([t["blend"]["mrr@5"] for t in told]),
-        }
-        rows.append(row | _difference("blend_mrr@5_over_ranker", first["over_ranker"], blended, "mrr@5"))
+        row["weight"] = mean([t.get("weight") for t in told])
+        for name in SERVED:
+            row[BLEND + name] = mean([t["blend"].get(name) for t in told])
+            row |= _difference(f"{BLEND}{name}_over_ranker", first["over_ranker"], blended, name)
+        rows.append(row)
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
@@ -323,7 +323,7 @@ def _mean_per_request(cell: NetworkCell, seeds: range, kept: Kept) -> pl.DataFra
 
 def write_pages(out: Path, table: pl.DataFrame, protocol: Mapping[str, Any]) -> None:
     """Write `table.md` and `table.html`."""
-    told, found = f"{protocol_line(protocol)} {NOTE}", grids(table, COMPARED)
+    told, found = f"{protocol_line(protocol)} {NOTE}", grids(table, COMPARED, SERVED)
     with telling_of_place(out):
         (out / "table.md").write_text(markdown(TITLE, told, found), encoding="utf-8")
         (out / "table.html").write_text(html(TITLE, told, found), encoding="utf-8")

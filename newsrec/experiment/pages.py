@@ -15,6 +15,8 @@ COSTS: Final = {
     "p99_ms": "p99 ms",
     "kilobytes": "kB",
 }
+BLEND: Final = "blend_"
+"""Before the columns of the order that a bundle would serve."""
 TASK: Final = "task_"
 TOGETHER: Final = "_together"
 STYLE: Final = (
@@ -27,12 +29,13 @@ Grid = tuple[str, list[str], list[list[str]]]
 """Title, head and cells of a table."""
 
 
-def grids(table: pl.DataFrame, metrics: tuple[str, ...]) -> list[Grid]:
+def grids(table: pl.DataFrame, metrics: tuple[str, ...], served: tuple[str, ...]) -> list[Grid]:
     """What networks are and cost, and one grid per metric with both comparisons.
 
     Args:
         table: `newsrec.experiment.networks.table_of`.
         metrics: Columns of it.
+        served: Metrics of the blended order, columns of it behind `BLEND`.
     """
     rows = table.to_dicts()
     names = [[row["network"], row["loss"] or ""] for row in rows]
@@ -52,11 +55,22 @@ def grids(table: pl.DataFrame, metrics: tuple[str, ...]) -> list[Grid]:
         for metric in metrics
     ]  # fmt: skip
     blend = [
-        [*name, _number(row["weight"], ""), f"{row['blend_mrr@5']:.4f}", _difference(row, "blend_mrr@5_over_ranker")]
+        [
+            *name,
+            _number(row["weight"], ""),
+            *(cell for metric in served for cell in _blended(row, BLEND + metric)),
+        ]
         for name, row in zip(names, rows, strict=True)
     ]
-    served = ("blended with the ranker", ["network", "loss", "weight", "mrr@5", "over the ranker"], blend)
-    return [("what they are and cost", head, costs), *quality, served, *_see_saw(rows, names)]
+    of_blend = ["network", "loss", "weight", *(cell for metric in served for cell in (metric, AGAINST["over_ranker"]))]
+    blended = ("blended with the ranker", of_blend, blend)
+    return [("what they are and cost", head, costs), *quality, blended, *_see_saw(rows, names)]
+
+
+def _blended(row: Mapping[str, Any], column: str) -> tuple[str, str]:
+    if row[column] is None:
+        return "", ""
+    return f"{row[column]:.4f}", _difference(row, f"{column}_over_ranker")
 
 
 def _see_saw(rows: list[dict[str, Any]], names: list[list[str]]) -> list[Grid]:

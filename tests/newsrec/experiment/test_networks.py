@@ -92,7 +92,9 @@ def test_nothing_gains_over_itself(done: ExperimentResult) -> None:
         assert ranker[f"{name}_over_ranker"] == ranker[f"{name}_over_ranker_high"] == 0
         assert pooling[f"{name}_over_pooling"] == pooling[f"{name}_over_pooling_low"] == 0
         assert pooling[f"{name}_over_ranker"] == pytest.approx(pooling[name] - ranker[name])
-    assert ranker["blend_mrr@5"] == ranker["mrr@5"]
+    for name in networks.SERVED:
+        assert ranker[f"blend_{name}"] == ranker[name]
+        assert ranker[f"blend_{name}_over_ranker_low"] == 0
     assert ranker["parameters"] is None
 
 
@@ -123,7 +125,7 @@ def test_folder_has_the_table_for_people(done: ExperimentResult) -> None:
 
 def test_pages_escape_what_they_are_told(done: ExperimentResult) -> None:
     named = done.table.with_columns(pl.lit("<b>|x.py:Mine").alias("network"))
-    found = grids(named, COMPARED)
+    found = grids(named, COMPARED, networks.SERVED)
     assert "<b>" not in html("t", "<i>", found).replace("<body>", "")
     assert "<i>" not in html("t", "<i>", found)
     assert "| <b>/x.py:Mine |" in markdown("t", "told", found)
