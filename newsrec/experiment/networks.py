@@ -263,9 +263,9 @@ def table_of(cells: Sequence[NetworkCell], seeds: range, baseline: NetworkCell, 
         seconds` (of training and export), `epochs, p50_ms, p99_ms, kilobytes`; for each metric of `COMPARED` the value
         of the network's order and for `over_pooling` and `over_ranker` the difference and the ends `_low`, `_high` of
         its paired 95 % interval (users drawn; a request's value is its mean over the seeds); `BLEND` + each of `SERVED`
-        and its difference to the ranker for the blended order, and `weight`, the network's in it. Of networks of several
-        tasks also `TASK` + task + `_together` and `_alone`: AUC over the tops' candidates by that network, and by one
-        network per label (the see-saw: what one task gains, another may lose).
+        and its difference to the ranker for the blended order, and `weight`, the network's in it. Networks of several
+        tasks also have `TASK` + task + `_together` and `_alone`: AUC over the tops' candidates by that network, and by
+        one network per label (the see-saw: what one task gains, another may lose).
     """
     ranker = next(cell for cell in cells if cell.network == RANKER)
     first = {
