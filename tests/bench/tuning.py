@@ -29,28 +29,34 @@ from tuning.trials import Plan, finished, work
 from tuning.workers import WorkerTask, run_workers
 
 ROUNDS = 3
-TREES = 40
+TREES = 100
+"""Of a trial whose cost is measured; on Globo the defaults stop after 180."""
+FEW_TREES = 40
+"""Of the trials that workers share: how long one is matters less there."""
 TRIALS = 4
 PROTOCOL = {"metric": "ndcg@10"}
-FIXED: Space = {name: Dimension(each.default, choices=(each.default,)) for name, each in LGBM.items()} | {
-    "trees": Dimension(TREES, choices=(TREES,)),
-    "patience": Dimension(TREES, choices=(TREES,)),
-    "lambda_l2": Dimension(5.0, 4.9, 5.1),
-}
-"""The defaults with a fixed number of trees: every trial is the same work."""
+
+
+def fixed(trees: int) -> Space:
+    """The defaults with a fixed number of trees: every trial is the same work."""
+    return {name: Dimension(each.default, choices=(each.default,)) for name, each in LGBM.items()} | {
+        "trees": Dimension(trees, choices=(trees,)),
+        "patience": Dimension(trees, choices=(trees,)),
+        "lambda_l2": Dimension(5.0, 4.9, 5.1),
+    }
 
 
 def cost(data: Path | None) -> Iterator[str]:
     """Ratio of a trial, reports, pruner and storage included, to bare training on the same binned rows."""
     with _frames(data, folds=2) as (frames, folder):
-        yield _described(frames)
+        yield _described(frames, TREES)
         yield _cost(frames, folder)
 
 
 def workers(data: Path | None) -> Iterator[str]:
     """Trials a minute and memory of one worker with all cores, and of two with half of them each."""
     with _frames(data, folds=3) as (frames, folder):
-        yield _described(frames)
+        yield _described(frames, FEW_TREES)
         yield from _workers(frames, folder)
 
 
@@ -65,9 +71,9 @@ def _frames(data: Path | None, folds: int) -> Iterator[tuple[Frames, Path]]:
         yield write_frames(TrainConfig(split=split), _log(data), folds, made, Silent()), Path(folder)
 
 
-def _described(frames: Frames) -> str:
+def _described(frames: Frames, trees: int) -> str:
     rows = ", ".join(f"{fold.rows:,}" for fold in frames.facts.folds)
-    return f"{len(frames.facts.features)} features, {rows} training rows, {TREES} trees a fold"
+    return f"{len(frames.facts.features)} features, {rows} training rows, {trees} trees a fold"
 
 
 def _log(data: Path | None) -> Log:
@@ -78,7 +84,8 @@ def _cost(frames: Frames, folder: Path) -> str:
     """Trials through a study on SQLite, reports and pruner included, in turn with bare training."""
     objective = LgbmObjective(frames, Setting("ndcg@10"))
     binned = [objective._binned(fold) for fold in range(len(frames.facts.folds))]
-    study = open_study(open_storage(f"sqlite:///{folder}/cost.db"), "cost", PROTOCOL, FIXED)
+    space = fixed(TREES)
+    study = open_study(open_storage(f"sqlite:///{folder}/cost.db"), "cost", PROTOCOL, space)
 
     def bare() -> None:
         for fold, (train, valid) in enumerate(binned):
@@ -88,7 +95,7 @@ def _cost(frames: Frames, folder: Path) -> str:
             lgb.train(settings, train, TREES, valid_sets=[valid], valid_names=["valid"], callbacks=[stop])
 
     def trial() -> None:
-        work(study, objective, FIXED, Plan(finished(study) + 1))
+        work(study, objective, space, Plan(finished(study) + 1))
 
     bare()
     spent = [(_seconds(bare), _seconds(trial)) for _ in range(ROUNDS)]
@@ -98,12 +105,12 @@ def _cost(frames: Frames, folder: Path) -> str:
 
 def _workers(frames: Frames, folder: Path) -> Iterator[str]:
     """The same number of equal trials by one worker with all cores and by two with half of them each."""
-    found = []
+    found, space = [], fixed(FEW_TREES)
     for jobs in (1, 2):
         url = f"sqlite:///{folder}/jobs-{jobs}.db"
-        study = open_study(open_storage(url), "jobs", PROTOCOL, FIXED, sampler="random")
+        study = open_study(open_storage(url), "jobs", PROTOCOL, space, sampler="random")
         setting = Setting("ndcg@10", threads=max(1, (os.cpu_count() or 1) // jobs))
-        task = WorkerTask(url, "jobs", frames.folder, "lgbm", FIXED, setting, Plan(TRIALS), "random", 0)
+        task = WorkerTask(url, "jobs", frames.folder, "lgbm", space, setting, Plan(TRIALS), "random", 0)
         seen: list[float] = []
 
         def look(seen: list[float] = seen) -> None:
