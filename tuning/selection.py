@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import lightgbm as lgb
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
@@ -91,9 +90,6 @@ class _OnColumns(LgbmObjective):
     def _columns(self) -> list[int]:
         names = self.frames.facts.features
         return [names.index(name) for name in self.kept]
-
-    def _bin(self, fold: int) -> tuple[lgb.Dataset, lgb.Dataset]:
-        return self._datasets(fold, self._columns())
 
 
 def judged(study: optuna.Study) -> list[dict[str, Any]]:
