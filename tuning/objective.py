@@ -6,7 +6,7 @@ not searched. A trial fits one model a fold: averaging five costs five times as 
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final, Protocol
 
@@ -21,6 +21,9 @@ from tuning.frames import Frames
 
 LATENCY_LISTS: Final = 300
 """Requests that latency is measured on."""
+
+LOOK_EVERY: Final = 10
+"""Iterations between two looks at the validation's scores: a look costs as much as some trees of a prediction."""
 
 Array = npt.NDArray[Any]
 Report = Callable[[int, int, float], None]
@@ -79,16 +82,27 @@ class Setting:
 
 @dataclass
 class Best:
-    """The best iteration so far."""
+    """The best iteration so far, and validation scores that lie a few trees before it at most."""
 
     value: float = -np.inf
     iteration: int = 0
+    scores: Array = field(default_factory=lambda: np.zeros(0))
+    """As LightGBM gives them to a metric: chances for the objective `binary`, else raw."""
+    seen: int = 0
+    """Iterations that `scores` are of."""
 
     def keep(self, env: Any) -> None:
         """A LightGBM callback, to run before early stopping."""
         value = next(row[2] for row in env.evaluation_result_list if row[1] == METRIC)
         if value > self.value:
             self.value, self.iteration = value, env.iteration + 1
+            if not self.seen or self.iteration - self.seen >= LOOK_EVERY:
+                env.model.eval_valid(self._look)
+
+    def _look(self, scores: Array, _: lgb.Dataset) -> tuple[str, float, bool]:
+        """A LightGBM metric that measures nothing and remembers the scores."""
+        self.scores, self.seen = scores.copy(), self.iteration
+        return "seen", 0.0, True
 
 
 @dataclass
@@ -109,7 +123,7 @@ class LgbmObjective:
         for fold in range(len(self.frames.facts.folds)):
             fitted = self._params(params, fold)
             best, booster = self.fit(fitted, fold, report)
-            told = self._scores(booster, fitted, best.iteration, fold).astype(np.float32)
+            told = self._scores(booster, fitted, best, fold).astype(np.float32)
             rows = self.frames.rows(fold).with_columns(pl.Series("score", told))
             found = per_request(rows, self.frames.requests(fold), {self.setting.metric: METRICS[self.setting.metric]})
             scores.append(summarise(found, {self.setting.metric: METRICS[self.setting.metric]})[self.setting.metric])
@@ -136,26 +150,15 @@ class LgbmObjective:
             valid_sets=[valid],
             valid_names=["valid"],
             callbacks=[best.keep, tell, stop],
-            keep_training_booster=True,
         )
         return best, booster
 
-    def _scores(self, booster: lgb.Booster, params: LgbmParams, iteration: int, fold: int) -> Array:
-        """Raw validation scores after so many iterations: those that training ended with, less the trees behind.
-
-        Asking for the scores in each iteration would cost a tenth of the training, predicting anew a twentieth.
-        """
-        seen: list[Array] = []
-
-        def see(scores: Array, _: lgb.Dataset) -> tuple[str, float, bool]:
-            seen.append(scores.copy())
-            return "seen", 0.0, True
-
-        booster.eval_valid(see)
-        raw = np.log(seen[0]) - np.log1p(-seen[0]) if params.objective == "binary" else seen[0]
-        if (behind := booster.current_iteration() - iteration) > 0:
+    def _scores(self, booster: lgb.Booster, params: LgbmParams, best: Best, fold: int) -> Array:
+        """Raw validation scores at the best iteration: those that were seen, and the few trees after them."""
+        raw = np.log(best.scores) - np.log1p(-best.scores) if params.objective == "binary" else best.scores
+        if (further := best.iteration - best.seen) > 0:
             rows, threads = self._valid(fold), self.setting.threads
-            raw = raw - booster.predict(rows, iteration, behind, raw_score=True, num_threads=threads)
+            raw = raw + booster.predict(rows, best.seen, further, raw_score=True, num_threads=threads)
         return raw
 
     def settings(self, params: LgbmParams) -> dict[str, Any]:
