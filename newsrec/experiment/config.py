@@ -45,14 +45,16 @@ class NetworkCell:
     loss: str = ""
     alone: bool = False
     """One such network per label of the log, each trained on that label alone; no row of its own in the table."""
+    tasks: tuple[str, ...] = ()
+    """Labels beside the click that were named for it; a folder may hold the same network with others."""
     seed: int = 0
 
     @property
     def key(self) -> str:
         """Name of its files."""
         told = [self.loss] if self.loss else []
-        told += ["alone"] if self.alone else []
-        return "-".join([re.sub(r"[^\w.]+", "_", self.network), *told, f"seed{self.seed}"])
+        told += [*(["alone"] if self.alone else []), *self.tasks]
+        return "-".join([*(re.sub(r"[^\w.]+", "_", word) for word in (self.network, *told)), f"seed{self.seed}"])
 
     def with_seed(self, seed: int) -> "NetworkCell":
         """The same with another seed of weights and of what is drawn."""

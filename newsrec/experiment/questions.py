@@ -44,11 +44,12 @@ def overfit(config: ExperimentConfig) -> list[Cell]:
 
 def rerankers(config: ExperimentConfig) -> list[NetworkCell]:
     """Networks x losses, the ranker's own order, and for networks of several tasks the same tasks each alone."""
+    tasks = {name: config.tasks if learns_tasks(name) else () for name in config.networks}
     several = any(learns_tasks(name) for name in config.networks)
     return [
         NetworkCell(RANKER),
-        *(NetworkCell(name, loss) for loss in config.losses for name in config.networks),
-        *(NetworkCell(TWIN, loss, alone=True) for loss in config.losses if several),
+        *(NetworkCell(name, loss, tasks=tasks[name]) for loss in config.losses for name in config.networks),
+        *(NetworkCell(TWIN, loss, alone=True, tasks=config.tasks) for loss in config.losses if several),
     ]
 
 

@@ -81,7 +81,7 @@ class Transformer(nn.Module):
             return nothing
         clicks = self._placed(torch.where(guessed[..., None], self.hidden, click), numbers)
         for block in self.blocks:
-            clicks = block(clicks, clicks, mask[:, None], itself=True)
+            clicks = block(clicks, clicks, mask[:, None])
         true, article = click[guessed], history[..., 0][guessed]  # (guesses, width), (guesses,)
         same = article[:, None] == article
         first = same.int().argmax(dim=0) == torch.arange(len(article), device=article.device)

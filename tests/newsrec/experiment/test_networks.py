@@ -18,6 +18,7 @@ from newsrec.experiment.config import RANKER, TWIN, ExperimentConfig, NetworkCel
 from newsrec.experiment.kept import Kept
 from newsrec.experiment.networks import COMPARED, NetworkMaterial
 from newsrec.experiment.pages import grids, html, markdown
+from newsrec.experiment.questions import EXPERIMENTS
 from newsrec.experiment.run import ExperimentResult, run_experiment
 from newsrec.neural.trainer import TrainerConfig
 from newsrec.progress import Silent
@@ -195,6 +196,10 @@ def test_all_networks_are_compared_where_none_is_named() -> None:
     keys = {NetworkCell(name, loss).key for name in ("a/b.py:One", "a/b.py:Two") for loss in ("bce", "bpr")}
     assert len(keys) == 4
     assert not any("/" in key for key in keys)
+    asked = ExperimentConfig("rerankers", models=("mmoe",), tasks=("dwell:30",))
+    kept = {cell.key for cell in EXPERIMENTS["rerankers"].cells(asked)}
+    alone = {"mmoe-softmax-dwell_30-seed0", "din-softmax-alone-dwell_30-seed0"}
+    assert kept == {"ranker-seed0", "pooling-softmax-seed0", *alone}
     assert TrainerConfig().loss == ExperimentConfig("rerankers").losses[0]
 
 
@@ -210,7 +215,7 @@ def test_several_labels_stand_beside_each_alone(short: None, tables: Path, tmp_p
         assert 0 < told[f"task_{task}_alone"] < 1
     assert result.table.row(1, named=True)["task_shared_together"] is None
     kept = Kept(result.out)
-    alone = kept.figures(NetworkCell(TWIN, "softmax", alone=True).key)
+    alone = kept.figures(NetworkCell(TWIN, "softmax", alone=True, tasks=("shared",)).key)
     assert alone["tasks"]["shared"]["auc"] == told["task_shared_alone"]
     text = (result.out / "table.md").read_text(encoding="utf-8")
     assert "see-saw" in text
