@@ -78,9 +78,9 @@ def test_later_sessions_know_earlier_ones_and_the_other_way_round() -> None:
 def test_it_finds_the_newest_session_whenever_that_was() -> None:
     train, valid, shape = sessions(1_000), sessions(400, seed=1), Shape(1, (21,), 1)
     best = {}
-    for name in ("dsin", "din"):
+    for name, params in (("dsin", {}), ("din", {"softmax": False})):  # the paper's DIN; a softmax finds it by its age
         torch.manual_seed(0)
-        model = Model(make(name, shape), 1, 1)
+        model = Model(make(name, shape, params), 1, 1)
         config = TrainerConfig(epochs=8, batch=32, learning_rate=5e-3, hidden_ids=0.0, patience=8)
         best[name] = max(fit(model, train, valid, config).curves.valid)
     assert best["dsin"] > best["din"] + 0.03
