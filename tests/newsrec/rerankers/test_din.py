@@ -85,6 +85,31 @@ def test_dice_by_hand_in_training_and_in_evaluation() -> None:
     torch.testing.assert_close(dice.eval()(x), x * (p + (1 - p) * 0.2))
 
 
+@pytest.mark.parametrize("padded", [False, True])
+def test_gradient_of_dice_is_that_of_its_formula(padded: bool) -> None:
+    """Through the mean and the variance too; padding has a gradient, and no say in the statistics."""
+    dice = Dice(3).double()
+    with torch.no_grad():
+        dice.slope.copy_(torch.tensor([0.2, -0.4, 1.3]))
+    x = drawn(4, 5, 3).double().requires_grad_()
+    weight = (drawn(4, 5) > 0).double() if padded else torch.ones(4, 5, dtype=torch.float64)
+    pull = drawn(3, 5, 4).double().permute(2, 1, 0)
+
+    def formula(x: Tensor, slope: Tensor) -> Tensor:
+        share = (weight / weight.sum())[..., None]
+        mean = (share * x).sum(dim=(0, 1))
+        variance = (share * (x - mean) ** 2).sum(dim=(0, 1))
+        p = torch.sigmoid((x - mean) / torch.sqrt(variance + 1e-6))
+        return x * (p + (1 - p) * slope)
+
+    wanted = torch.autograd.grad((formula(x, dice.slope) * pull).sum(), (x, dice.slope))
+    found = torch.autograd.grad((dice(x, weight) * pull).sum(), (x, dice.slope))
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other)
+    nothing = dice(x, torch.zeros(4, 5, dtype=torch.float64)).sum()
+    assert torch.isfinite(torch.autograd.grad(nothing, x)[0]).all()
+
+
 def test_prelu_bends_each_column_by_its_own_slope() -> None:
     prelu = Prelu(2)
     with torch.no_grad():
