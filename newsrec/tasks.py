@@ -2,7 +2,8 @@
 
 A task is a column of the impressions that says yes or no (`shared` of the simulated log, `read` of EB-NeRD), or
 `dwell:SECONDS`, whether a clicked article was read so long. What was not clicked is 0; what nobody knows is null and
-teaches nothing.
+teaches nothing. `exposed` is another kind of task: whether a candidate of recall was in the list that was shown, which
+comes before the click (`newsrec.rerankers.experts.clicked_and_shown`).
 """
 
 import re
@@ -16,6 +17,8 @@ from newsrec.errors import DataError, UsageError
 
 CLICK: Final = "click"
 """The first task, which every log has."""
+EXPOSED: Final = "exposed"
+"""The task that comes before the click, where the log has impressions."""
 DWELL: Final = "dwell_seconds"
 _DWELL_TASK: Final = re.compile(r"dwell:(\d+(?:\.\d+)?)")
 _KEY: Final = ["request_id", "item_id"]
@@ -28,8 +31,13 @@ def tasks_in(log: Log) -> tuple[str, ...]:
     return tuple(name for name, kind in log.impressions.schema.items() if kind == pl.Boolean and name != "clicked")
 
 
-def refuse_unknown_tasks(log: Log, tasks: Sequence[str]) -> None:
+def refuse_unknown_tasks(log: Log, tasks: Sequence[str], slates: bool) -> None:
     """Find out before the work whether a log has these labels.
+
+    Args:
+        log: The log.
+        tasks: See the module.
+        slates: Whether candidates are the lists that were shown, so that being shown is no question.
 
     Raises:
         UsageError: A task that does not exist; what there is is named.
@@ -37,11 +45,12 @@ def refuse_unknown_tasks(log: Log, tasks: Sequence[str]) -> None:
     """
     shown = log.impressions
     dwells = DWELL in log.clicks.columns or (shown is not None and DWELL in shown.columns)
+    exposed = [EXPOSED] if shown is not None and not slates else []
     for task in tasks:
-        if _DWELL_TASK.fullmatch(task) and dwells:
+        if (_DWELL_TASK.fullmatch(task) and dwells) or task in exposed:
             continue
         if shown is None or task not in shown.columns or task in ("clicked", *_KEY):
-            known = [*tasks_in(log), *(["dwell:SECONDS"] if dwells else [])]
+            known = [*tasks_in(log), *(["dwell:SECONDS"] if dwells else []), *exposed]
             raise UsageError(f"--task: expected one of {known}, found {task!r}.")
         values = shown[task].drop_nulls().unique().cast(pl.String, strict=False).to_list()
         others = sorted(set(values) - {"0", "1", "0.0", "1.0", "false", "true"})
@@ -60,7 +69,8 @@ def task_labels(log: Log, requests: pl.DataFrame, positives: pl.DataFrame, tasks
         tasks: See the module.
 
     Returns:
-        `request_id, item_id` of the positives of these requests and a Float32 column per task: 1, 0, or null.
+        `request_id, item_id` of the positives of these requests and a Float32 column per task: 1, 0, or null. With
+        `EXPOSED` also all other articles that the requests' lists showed, the other labels being null.
     """
     ids = ["impression_id"] if "impression_id" in requests.columns else []
     asked = requests.select("request_id", "user_id", "requested_at", *ids)
@@ -68,7 +78,17 @@ def task_labels(log: Log, requests: pl.DataFrame, positives: pl.DataFrame, tasks
     told = _of_impressions(log, clicked) if ids and log.impressions is not None else clicked
     if DWELL not in told.columns and any(map(_DWELL_TASK.fullmatch, tasks)):
         told = _with_dwell_of_clicks(log, told)
-    return told.select(*_KEY, *(_label(task) for task in tasks))
+    after = told.select(*_KEY, *(_label(task) for task in tasks if task != EXPOSED))
+    if EXPOSED not in tasks:
+        return after
+    return after.join(_shown(log, asked), on=_KEY, how="full", coalesce=True).select(*_KEY, *tasks)
+
+
+def _shown(log: Log, asked: pl.DataFrame) -> pl.DataFrame:
+    assert log.impressions is not None
+    shown = log.impressions.select(pl.col("request_id").alias("impression_id"), "item_id").unique()
+    lists = asked.select("request_id", "impression_id").join(shown, on="impression_id")
+    return lists.select(*_KEY, pl.lit(1, pl.Float32).alias(EXPOSED))
 
 
 def _of_impressions(log: Log, clicked: pl.DataFrame) -> pl.DataFrame:

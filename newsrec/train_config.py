@@ -134,6 +134,7 @@ class TrainConfig:
             DataError: Such a label says nothing.
         """
         tasks = self.tasks
+        candidates = self.candidates or ("slate" if log.format in SLATE_FORMATS else "recall")
         if self.reranker is not None and learns_tasks(self.reranker):
             tasks = tasks or tasks_in(log)
             if not tasks:
@@ -141,13 +142,12 @@ class TrainConfig:
                     f"--reranker {self.reranker}: expected a second label, found none in the '{log.format}' log. Name "
                     "one by --task, such as dwell:30 where clicks have dwell_seconds, or take a network of one task."
                 )
-            refuse_unknown_tasks(log, tasks)
+            refuse_unknown_tasks(log, tasks, slates=candidates == "slate")
         if self.params.get("position_bias") and log.format in SHUFFLED_FORMATS:
             raise UsageError(
                 f"--position-bias: expected the places that readers saw, found a '{log.format}' log, whose lists were "
                 "shuffled by the publisher. Leave it out."
             )
-        candidates = self.candidates or ("slate" if log.format in SLATE_FORMATS else "recall")
         channels: tuple[str, ...] = DEFAULT_CHANNELS if candidates == "recall" else ()
         # The embedded log is a first look: it should take a minute, not show how much a machine can take.
         most = EMBEDDED_REQUESTS if log.format == "simulated" else LOG_REQUESTS

@@ -95,19 +95,25 @@ def drifts(n: int, seed: int = 0, kinds: int = 20) -> Lists:
 
 
 def sessions(n: int, seed: int = 0, kinds: int = 20) -> Lists:
-    """Readers whose newest session tells what they want; how long ago it was, and how long it is, is chance.
+    """Readers with two sessions, one of them with a click of kind 1: what else they read in that one, they want again.
 
-    Coded lists of two candidates: a kind of the newest session, and one of the session before it. Clicks of a session
-    are three minutes apart, sessions a few hours.
+    Coded lists of two candidates, a kind of either session. Which session has the mark, where it stands, and how long
+    ago and how long both are, is chance: no click by itself and no age tells. Clicks of a session are three minutes
+    apart, the sessions a few hours.
     """
     rng = np.random.default_rng(seed)
-    length, order = rng.integers(1, 8, n), np.argsort(rng.random((n, kinds)), axis=1) + 1
-    history, place = order[:, :8], np.arange(8)
-    pause = rng.uniform(2, 4, n)[:, None] * (place >= length[:, None])
+    newer, place, every = rng.integers(2, 7, n)[:, None], np.arange(8), np.arange(n)
+    history = np.argsort(rng.random((n, kinds - 1)), axis=1)[:, :8] + 2
+    pause = rng.uniform(2, 4, n)[:, None] * (place >= newer)
     ages = rng.uniform(0.1, 24, n)[:, None] + 0.05 * place + pause
-    wanted, other = history[np.arange(n), length - 1], history[np.arange(n), length]
+    marked = (place < newer) == (rng.random((n, 1)) < 0.5)  # (readers, clicks), those of the marked session
+    shuffled = rng.random((n, 8))
+    mark, wanted = np.argsort(shuffled + ~marked, axis=1)[:, :2].T  # two different clicks of the one
+    other = np.argmin(shuffled + marked, axis=1)  # and one of the other
+    history[every, mark] = 1
     first = rng.random(n) < 0.5
-    both = np.where(first[:, None], np.stack([wanted, other], axis=1), np.stack([other, wanted], axis=1))
+    pair = history[every, wanted], history[every, other]
+    both = np.where(first[:, None], np.stack(pair, axis=1), np.stack(pair[::-1], axis=1))
     return _pairs(history, both, first, ages)
 
 
@@ -154,6 +160,31 @@ def rare(n: int, seed: int = 0, kinds: int = 80) -> Lists:
         label.ravel(),
         coded=True,
         further={"second": second.ravel().astype(np.float32)},
+    )
+
+
+def shown_and_liked(n: int, seed: int = 0, kinds: int = 40, even: bool = False) -> Lists:
+    """Lists of eight articles, some of which were shown; what is shown is clicked by its quality.
+
+    Half of the articles are shown with a chance of 0.1, the others of 0.9; `even` shows all with 0.5. Neither depends
+    on the quality. Of all seeds the articles are the same.
+    """
+    rng, quality = np.random.default_rng(seed), np.random.default_rng(99).normal(0, 2, kinds)
+    items = np.argsort(rng.random((n, kinds)), axis=1)[:, :8]
+    chance = np.full(items.shape, 0.5) if even else np.where(items % 2, 0.1, 0.9)
+    shown = rng.random(items.shape) < chance
+    liked = rng.random(items.shape) < 1 / (1 + np.exp(-quality[items]))
+    return Lists(
+        np.arange(n),
+        np.full(n, 8),
+        np.zeros((n * 8, 1), np.float32),
+        {"item_id": items.ravel() + 1},
+        np.zeros(n, np.int64),
+        {"item_id": np.zeros(0, np.int64)},
+        {AGE: np.zeros(0, np.float32)},
+        (shown & liked).astype(np.uint8).ravel(),
+        coded=True,
+        further={"exposed": shown.ravel().astype(np.float32)},
     )
 
 

@@ -18,6 +18,8 @@ class Shape:
     """Numbers per click of a history; the first is its age."""
     tasks: int = 1
     """What is learned, the click first, >= 1; networks of one task learn the click."""
+    exposed: int = 0
+    """Which of the tasks is whether the candidate was shown; 0 where that is not learned."""
 
 
 @dataclass(frozen=True)

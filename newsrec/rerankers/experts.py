@@ -28,7 +28,10 @@ class TaskParams(EmbeddedParams):
     expert: int = 64
     """Units of an expert, >= 1."""
     others: float = 0.0
-    """Ranking score = logit of the click + `others` * the mean logit of the further tasks; 0..100."""
+    """Ranking score = logit of the click + `others` * the mean logit of what may follow it; 0..100."""
+    given_shown: bool = False
+    """Where `exposed` is a task: rank by the click of a candidate that is shown, in place of being shown and clicked.
+    The first is what a new policy wants, the second what the log's own policy did."""
     hidden: tuple[int, ...] = (32,)
     """Units per layer of each task's tower, >= 1 each."""
 
@@ -73,7 +76,8 @@ class MultiTask(nn.Module):
     def __init__(self, shape: Shape, params: TaskParams) -> None:
         super().__init__()
         self.body, self.width = body_of(shape, params)
-        self.others, self.tasks = params.others, shape.tasks
+        self.tasks, self.exposed = shape.tasks, shape.exposed
+        self.others, self.given_shown = params.others, params.given_shown
         self.reads_hours = getattr(self.body, "reads_hours", False)
         self.log_variance = nn.Parameter(torch.zeros(shape.tasks))
         self.towers = nn.ModuleList(
@@ -87,19 +91,37 @@ class MultiTask(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         """See `newsrec.rerankers.base.Network`; the ranking score that `TaskParams.others` tells."""
         logits = self._logits(self.body(*inputs))
-        if not self.others:
-            return logits[..., 0]
-        return logits[..., 0] + self.others * logits[..., 1:].sum(dim=-1) / max(self.tasks - 1, 1)
+        click = logits[0] if self.given_shown else self._click(logits)
+        following = [logits[task] for task in range(1, self.tasks) if task != self.exposed]
+        if not self.others or not following:
+            return click
+        return click + self.others * torch.stack(following).mean(dim=0)
 
     def of_tasks(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor | float]:
         """See `newsrec.rerankers.base.OfTasks`."""
         taught = getattr(self.body, "taught", None)
         shared, extra = taught(*inputs) if self.training and taught is not None else (self.body(*inputs), 0.0)
-        return self._logits(shared), shared, extra
+        logits = self._logits(shared)
+        return torch.stack([self._click(logits), *logits[1:]], dim=-1), shared, extra
 
-    def _logits(self, shared: Tensor) -> Tensor:
-        read = zip(self.towers, self.mixed(shared), strict=True)
-        return torch.stack([tower(x) for tower, x in read], dim=-1)  # (requests, candidates, tasks)
+    def _logits(self, shared: Tensor) -> list[Tensor]:
+        """(requests, candidates) of each tower."""
+        return [tower(x) for tower, x in zip(self.towers, self.mixed(shared), strict=True)]
+
+    def _click(self, logits: list[Tensor]) -> Tensor:
+        """Of the click as the log has it: no candidate is clicked that was not shown."""
+        return clicked_and_shown(logits[0], logits[self.exposed]) if self.exposed else logits[0]
+
+
+def clicked_and_shown(click: Tensor, shown: Tensor) -> Tensor:
+    """Logit of `p(shown) p(click | shown)`, from the logits of both factors; shape kept.
+
+    As the entire-space model does for clicks and purchases (ESMM, Ma et al., SIGIR 2018, equation 1): both heads learn
+    from all candidates, and what was never shown says nothing against being clicked. With `u = e^-click` and
+    `v = e^-shown` the odds are `1 / (u + v + u v)`.
+    """
+    logit: Tensor = -torch.logsumexp(torch.stack([-click, -shown, -click - shown]), dim=0)
+    return logit
 
 
 def body_of(shape: Shape, params: TaskParams) -> tuple[nn.Module, int]:

@@ -35,7 +35,7 @@ from newsrec.rerankers import history_of, make, source_of
 from newsrec.rerankers.base import Shape
 from newsrec.rerankers.blending import fit_blend, judge
 from newsrec.rerankers.int8 import int8_files
-from newsrec.tasks import CLICK
+from newsrec.tasks import CLICK, EXPOSED
 from newsrec.tensors import Batch, Fields, Lists, concatenated, padded, raw
 
 FOLDS: Final = 3
@@ -183,7 +183,9 @@ def train_network(
 ) -> tuple[Model, Fitted, dict[str, bytes]]:
     """Train on lists of raw ids; the trained model, what training told, and the network's files."""
     vocabulary, fields = IdVocabulary.of(train), settings.fields
-    shape = Shape(len(fields.dense), vocabulary.sizes, len(fields.numbers), 1 + len(train.further))
+    tasks = (CLICK, *train.further)
+    exposed = tasks.index(EXPOSED) if EXPOSED in tasks else 0
+    shape = Shape(len(fields.dense), vocabulary.sizes, len(fields.numbers), len(tasks), exposed)
     coded = vocabulary.coded(train), vocabulary.coded(valid)
     model, fitted = fit_network(config, shape, *coded, on_epoch, checkpoint)
     facts = {"network": settings.name, "loss": config.trainer.loss}
@@ -240,7 +242,8 @@ def weighed(lists: Lists, rows: RankingData) -> Lists:
 
 
 def with_tasks(lists: Lists, labels: pl.DataFrame) -> Lists:
-    """Lists of raw ids with the labels of further tasks: 0 for what was not clicked, NaN where nobody knows.
+    """Lists of raw ids with the labels of further tasks: 0 for what was not clicked (`exposed`: not shown), NaN where
+    nobody knows.
 
     Args:
         lists: Whose label is the click.
@@ -252,9 +255,8 @@ def with_tasks(lists: Lists, labels: pl.DataFrame) -> Lists:
     known = labels.with_columns(pl.Series("item_id", raw(labels["item_id"])).cast(rows["item_id"].dtype))
     found = rows.join(known, on=["request_id", "item_id"], how="left", maintain_order="left")
     told = {task: found[task].cast(pl.Float32).fill_null(np.nan).to_numpy() for task in tasks}
-    return replace(
-        lists, further={task: np.where(lists.label == 1, each, np.float32(0)) for task, each in told.items()}
-    )
+    answers = {task: np.isfinite(each) if task == EXPOSED else lists.label == 1 for task, each in told.items()}
+    return replace(lists, further={task: np.where(answers[task], each, np.float32(0)) for task, each in told.items()})
 
 
 def task_figures(model: Model, lists: Lists) -> dict[str, dict[str, float]]:

@@ -49,6 +49,19 @@ def test_reading_long_enough_is_a_task_where_clicks_have_dwell() -> None:
     assert tasks_in(log) == ()
 
 
+def test_exposed_is_what_the_requests_list_showed() -> None:
+    found = task_labels(LOG, REQUESTS[:1], POSITIVES, ("shared", "exposed")).sort("item_id")
+    assert found.columns == ["request_id", "item_id", "shared", "exposed"]
+    assert found.rows() == [(0, 5, None, 1.0), (0, 7, 1.0, 1.0)]
+    refuse_unknown_tasks(LOG, ("exposed",), slates=False)
+
+
+@pytest.mark.parametrize(("impressions", "slates"), [(None, False), (SHOWN, True)])
+def test_exposed_needs_lists_beside_recall(impressions: pl.DataFrame | None, slates: bool) -> None:
+    with pytest.raises(UsageError, match=r"--task: expected one of .*, found 'exposed'"):
+        refuse_unknown_tasks(replace(LOG, impressions=impressions), ("exposed",), slates)
+
+
 def test_a_request_a_moment_before_its_click_finds_it() -> None:
     """In last-click a request stands after the click before it."""
     log = replace(LOG, impressions=None)
@@ -69,13 +82,13 @@ def test_a_request_a_moment_before_its_click_finds_it() -> None:
 )
 def test_labels_that_say_nothing_are_refused(task: str, kind: type[Exception], told: str) -> None:
     with pytest.raises(kind, match=told):
-        refuse_unknown_tasks(LOG, (task,))
+        refuse_unknown_tasks(LOG, (task,), slates=True)
 
 
 def test_a_label_that_nobody_has_is_refused() -> None:
     empty = replace(LOG, impressions=SHOWN.with_columns(shared=pl.lit(None, pl.Boolean)))
     with pytest.raises(DataError, match="found nothing"):
-        refuse_unknown_tasks(empty, ("shared",))
-    refuse_unknown_tasks(LOG, ("shared", "dwell:5"))
+        refuse_unknown_tasks(empty, ("shared",), slates=False)
+    refuse_unknown_tasks(LOG, ("shared", "dwell:5"), slates=False)
     with pytest.raises(UsageError, match="found 'dwell:5'"):
-        refuse_unknown_tasks(replace(LOG, clicks=CLICKS.drop("dwell_seconds")), ("dwell:5",))
+        refuse_unknown_tasks(replace(LOG, clicks=CLICKS.drop("dwell_seconds")), ("dwell:5",), slates=False)

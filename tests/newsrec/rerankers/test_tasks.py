@@ -18,7 +18,7 @@ from newsrec.neural.parity import ATOL, RTOL, random_batch
 from newsrec.neural.trainer import TrainerConfig, fit, score, score_tasks
 from newsrec.rerankers import RERANKERS, learns_tasks, make
 from newsrec.rerankers.base import Shape
-from newsrec.rerankers.experts import Experts, Gate, TaskParams
+from newsrec.rerankers.experts import Experts, Gate, TaskParams, clicked_and_shown
 from newsrec.rerankers.mmoe import Mmoe
 from newsrec.rerankers.ple import Ple, PleParams
 from newsrec.rerankers.stage import auc_of_rows, task_figures, with_tasks
@@ -28,7 +28,7 @@ from newsrec.tensors import batches, padded
 from newsrec.train import train
 from newsrec.train_config import TrainConfig
 from tests.conftest import FEW_TREES
-from tests.networks import SHAPE, fields_of, random_lists, rare, vocabulary_of
+from tests.networks import SHAPE, fields_of, random_lists, rare, shown_and_liked, vocabulary_of
 
 TWO = replace(SHAPE, tasks=2)
 SEVERAL = [name for name in RERANKERS if learns_tasks(name)]
@@ -52,11 +52,11 @@ def test_a_gate_without_weights_takes_the_mean_of_its_experts() -> None:
 def touched(net: nn.Module, part: nn.Module) -> list[bool]:
     """Which tasks' logits move when a part's weights do."""
     x = drawn(2, 3, net.width)
-    before = net._logits(x)
+    before = torch.stack(net._logits(x), dim=-1)
     with torch.no_grad():
         for weight in part.parameters():
             weight.add_(drawn(*weight.shape))
-    return [not torch.allclose(before[..., i], net._logits(x)[..., i], atol=1e-5) for i in range(before.shape[-1])]
+    return [not torch.allclose(before[..., i], net._logits(x)[i], atol=1e-5) for i in range(before.shape[-1])]
 
 
 def test_all_tasks_share_experts_and_each_has_its_gate() -> None:
@@ -128,6 +128,40 @@ def test_labels_join_their_candidates() -> None:
     assert found[row] == 1
     assert np.isnan(found[np.flatnonzero(lists.label)[[0, 2]]]).all()  # unknown
     assert not found[lists.label == 0].any()
+
+
+def test_what_was_not_shown_is_known() -> None:
+    lists = random_lists(3)
+    shown = pl.DataFrame({"request_id": [0], "item_id": [int(lists.ids["item_id"][0])], "exposed": [1.0]})
+    found = with_tasks(lists, shown).further["exposed"]
+    wanted = (lists.request_id[lists.row_request] == 0) & (lists.ids["item_id"] == lists.ids["item_id"][0])
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_click_needs_being_shown() -> None:
+    click, shown = torch.tensor([0.3, -2.0, 60.0]), torch.tensor([-1.0, 3.0, 60.0])
+    both = torch.sigmoid(click[:2]) * torch.sigmoid(shown[:2])
+    torch.testing.assert_close(clicked_and_shown(click, shown)[:2], torch.logit(both))
+    assert clicked_and_shown(click, shown)[2] == pytest.approx(60 - np.log(2))  # where 1 - p is no longer a number
+    extreme = clicked_and_shown(torch.tensor([-1e4, 1e4]), torch.tensor([-1e4, -1e4]))
+    assert extreme.tolist() == [-2e4, -1e4]
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_a_head_for_being_shown_finds_what_is_liked_and_not_what_is_shown(name: str) -> None:
+    """Half of the articles are hardly ever shown, whatever they are worth; all are shown alike on the other day."""
+    train, valid, even = shown_and_liked(1_000), *(shown_and_liked(500, seed, even=True) for seed in (1, 2))
+    shown = even.further["exposed"] == 1
+    found = {}
+    for tasks, params in ((1, {}), (2, {"given_shown": True})):
+        torch.manual_seed(0)
+        shape = Shape(1, (41,), 1, tasks, exposed=tasks - 1)
+        model = Model(make(name, shape, params), 1, 1)
+        config = TrainerConfig("bce", 6, batch=32, learning_rate=1e-2, hidden_ids=0.0, patience=6, negatives=None)
+        told = [lists if tasks == 2 else replace(lists, further={}) for lists in (train, valid)]
+        fit(model, *told, config)
+        found[tasks] = auc_of_rows(score(model, even)[shown], even.label[shown] == 1)
+    assert found[2] > found[1] + 0.05
 
 
 def test_auc_of_rows_by_hand() -> None:
