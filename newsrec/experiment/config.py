@@ -15,8 +15,6 @@ SAMPLERS = ("random", "popular", "exposed", "hard", "semi_hard", "random+hard", 
 
 RANKER = "ranker"
 """Stands for no network: the ranker's own order."""
-TWIN = "din"
-"""What networks of several tasks are built on, see `newsrec.rerankers.experts.TaskParams.base`."""
 
 
 class AnyCell(Protocol):

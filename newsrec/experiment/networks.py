@@ -35,7 +35,8 @@ from newsrec.rerankers.base import Shape
 from newsrec.rerankers.blending import fit_blend
 from newsrec.rerankers.stage import (
     RerankConfig,
-    auc_of_rows,
+    auc_of_lists,
+    fit_raw,
     settings_before,
     task_figures,
     train_network,
@@ -54,7 +55,8 @@ POOLING: Final = "pooling"
 TITLE: Final = "Networks on top of the ranker"
 NOTE: Final = (
     f"Latency: {CANDIDATES} candidates and a whole history in onnxruntime on one thread. Values are of the "
-    "network's own order; misses of recall count as zero; differences with 95 % intervals, users drawn in pairs."
+    "network's own order; misses of recall count as zero; differences with 95 % intervals, users drawn in pairs. GAUC "
+    "also compares lists of one user, between which a loss over lists (softmax, bpr, lambdaloss) leaves the level open."
 )
 
 
@@ -214,9 +216,9 @@ def _alone(material: NetworkMaterial, cell: NetworkCell) -> tuple[dict[str, Any]
     began, tasks = time.perf_counter(), {}
     for task in (CLICK, *material.train.further):
         train, valid, asked = (_of_label(lists, task) for lists in read)
-        model, _, _ = train_network(config, settings, train, valid, lambda _: None)
-        found = score(model, IdVocabulary.of(train).coded(asked))
-        tasks[task] = {"auc": auc_of_rows(found, asked.label == 1)}
+        vocabulary, model, _ = fit_raw(config, settings, train, valid)
+        found = score(model, vocabulary.coded(asked))
+        tasks[task] = {"auc": auc_of_lists(found, asked.label == 1, asked.row_request)}
     unmoved = _measured(test, test.scored["score"], test.scored["score"])
     return {**cell.facts(), **_figures(unmoved), "tasks": tasks, "seconds": time.perf_counter() - began}, unmoved
 
@@ -264,8 +266,8 @@ def table_of(cells: Sequence[NetworkCell], seeds: range, baseline: NetworkCell, 
         of the network's order and for `over_pooling` and `over_ranker` the difference and the ends `_low`, `_high` of
         its paired 95 % interval (users drawn; a request's value is its mean over the seeds); `BLEND` + each of `SERVED`
         and its difference to the ranker for the blended order, and `weight`, the network's in it. Networks of several
-        tasks also have `TASK` + task + `_together` and `_alone`: AUC over the tops' candidates by that network, and by
-        one network per label (the see-saw: what one task gains, another may lose).
+        tasks also have `TASK` + task + `_together` and `_alone`: AUC inside the tops by that network, and by one such
+        network per label (the see-saw: what one task gains, another may lose).
     """
     ranker = next(cell for cell in cells if cell.network == RANKER)
     first = {
@@ -274,7 +276,7 @@ def table_of(cells: Sequence[NetworkCell], seeds: range, baseline: NetworkCell, 
     }
     rows = []
     alone = {
-        cell.loss: _of_tasks([kept.figures(cell.with_seed(seed).key) for seed in seeds], "_alone")
+        (cell.network, cell.loss): _of_tasks([kept.figures(cell.with_seed(seed).key) for seed in seeds], "_alone")
         for cell in cells
         if cell.alone
     }
@@ -287,7 +289,7 @@ def table_of(cells: Sequence[NetworkCell], seeds: range, baseline: NetworkCell, 
             name: mean([t.get(name) for t in told]) for name in ("parameters", "seconds", "epochs", "p50_ms", "p99_ms")
         }
         if of_tasks := _of_tasks(told, TOGETHER):
-            row |= of_tasks | alone.get(cell.loss, {})
+            row |= of_tasks | alone.get((cell.network, cell.loss), {})
         row["kilobytes"] = mean([t["bytes"] / 1e3 if "bytes" in t else None for t in told])
         for name in COMPARED:
             row |= {name: mean([t["figures"].get(name) for t in told])}

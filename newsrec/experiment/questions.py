@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from newsrec.experiment.config import RANKER, TWIN, AnyCell, Cell, ExperimentConfig, NetworkCell, RecallCell
+from newsrec.experiment.config import RANKER, AnyCell, Cell, ExperimentConfig, NetworkCell, RecallCell
 from newsrec.recall import CHANNELS, DEFAULT_CHANNELS
 from newsrec.rerankers import learns_tasks
 
@@ -45,11 +45,11 @@ def overfit(config: ExperimentConfig) -> list[Cell]:
 def rerankers(config: ExperimentConfig) -> list[NetworkCell]:
     """Networks x losses, the ranker's own order, and for networks of several tasks the same tasks each alone."""
     tasks = {name: config.tasks if learns_tasks(name) else () for name in config.networks}
-    several = any(learns_tasks(name) for name in config.networks)
+    several = [name for name in config.networks if learns_tasks(name)]
     return [
         NetworkCell(RANKER),
         *(NetworkCell(name, loss, tasks=tasks[name]) for loss in config.losses for name in config.networks),
-        *(NetworkCell(TWIN, loss, alone=True, tasks=config.tasks) for loss in config.losses if several),
+        *(NetworkCell(name, loss, alone=True, tasks=config.tasks) for loss in config.losses for name in several),
     ]
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import polars as pl
 import torch
 
+from features.windows import Ints
 from newsrec.assembly import Assembly, chunks
 from newsrec.candidates import label
 from newsrec.errors import UsageError
@@ -182,16 +183,27 @@ def train_network(
     checkpoint: Checkpoint | None = None,
 ) -> tuple[Model, Fitted, dict[str, bytes]]:
     """Train on lists of raw ids; the trained model, what training told, and the network's files."""
-    vocabulary, fields = IdVocabulary.of(train), settings.fields
-    tasks = (CLICK, *train.further)
+    vocabulary, model, fitted = fit_raw(config, settings, train, valid, on_epoch, checkpoint)
+    facts = {"network": settings.name, "loss": config.trainer.loss}
+    with tempfile.TemporaryDirectory() as folder:
+        export_network(model, vocabulary, settings.fields, _example(valid), Path(folder) / MODEL_FILE, facts)
+        return model, fitted, {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+
+
+def fit_raw(
+    config: RerankConfig,
+    settings: RerankSettings,
+    train: Lists,
+    valid: Lists,
+    on_epoch: Callable[[float], None] = lambda _: None,
+    checkpoint: Checkpoint | None = None,
+) -> tuple[IdVocabulary, Model, Fitted]:
+    """Train on lists of raw ids; with the vocabulary of the training lists."""
+    vocabulary, fields, tasks = IdVocabulary.of(train), settings.fields, (CLICK, *train.further)
     exposed = tasks.index(EXPOSED) if EXPOSED in tasks else 0
     shape = Shape(len(fields.dense), vocabulary.sizes, len(fields.numbers), len(tasks), exposed)
     coded = vocabulary.coded(train), vocabulary.coded(valid)
-    model, fitted = fit_network(config, shape, *coded, on_epoch, checkpoint)
-    facts = {"network": settings.name, "loss": config.trainer.loss}
-    with tempfile.TemporaryDirectory() as folder:
-        export_network(model, vocabulary, fields, _example(valid), Path(folder) / MODEL_FILE, facts)
-        return model, fitted, {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+    return vocabulary, *fit_network(config, shape, *coded, on_epoch, checkpoint)
 
 
 def fit_network(
@@ -260,7 +272,7 @@ def with_tasks(lists: Lists, labels: pl.DataFrame) -> Lists:
 
 
 def task_figures(model: Model, lists: Lists) -> dict[str, dict[str, float]]:
-    """Per task, the click first: `auc` over all candidates whose label is known, `positives` and `rows`.
+    """Per task, the click first: `auc` of `auc_of_lists` over candidates whose label is known, `positives` and `rows`.
 
     Args:
         model: Of several tasks, trained.
@@ -273,18 +285,36 @@ def task_figures(model: Model, lists: Lists) -> dict[str, dict[str, float]]:
         known = np.isfinite(label_of)
         clicked = label_of[known] == 1
         told[task] = {
-            "auc": auc_of_rows(logits[known, place], clicked),
+            "auc": auc_of_lists(logits[known, place], clicked, lists.row_request[known]),
             "positives": float(clicked.sum()),
             "rows": float(known.sum()),
         }
     return told
 
 
-def auc_of_rows(scores: npt.NDArray[Any], positive: npt.NDArray[np.bool_]) -> float:
-    """Chance that a positive row scores above another, ties half (Mann and Whitney); NaN without both."""
-    rank, n = pl.Series(scores).rank().to_numpy(), int(positive.sum())
-    pairs = n * (len(scores) - n)
-    return float((rank[positive].sum() - n * (n + 1) / 2) / pairs) if pairs else float("nan")
+def auc_of_lists(scores: npt.NDArray[Any], positive: npt.NDArray[np.bool_], of: Ints) -> float:
+    """Chance that a positive candidate scores above another of its list, ties half: the mean over lists with both.
+
+    A loss over lists leaves a constant of each list free, so candidates of different lists are not compared.
+
+    Args:
+        scores: (n_rows,).
+        positive: (n_rows,).
+        of: The list of each row, (n_rows,).
+
+    Returns:
+        0..1; NaN where no list has both.
+    """
+    rows = pl.DataFrame({"list": of, "score": scores, "positive": positive})
+    counted = (
+        rows.with_columns(rank=pl.col("score").rank().over("list"))
+        .group_by("list")
+        .agg(pl.col("rank").filter("positive").sum(), n=pl.col("positive").sum().cast(pl.Float64), rows=pl.len())
+    )
+    both = counted.filter(pl.col("n") > 0, pl.col("n") < pl.col("rows"))
+    area = (pl.col("rank") - pl.col("n") * (pl.col("n") + 1) / 2) / (pl.col("n") * (pl.col("rows") - pl.col("n")))
+    found = both.select(area.mean()).item()
+    return float("nan") if found is None else float(found)
 
 
 def tops_of(

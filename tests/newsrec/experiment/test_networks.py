@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 from newsrec.data import ReadOptions
 from newsrec.errors import UsageError
 from newsrec.experiment import networks
-from newsrec.experiment.config import RANKER, TWIN, ExperimentConfig, NetworkCell
+from newsrec.experiment.config import RANKER, ExperimentConfig, NetworkCell
 from newsrec.experiment.kept import Kept
 from newsrec.experiment.networks import COMPARED, NetworkMaterial
 from newsrec.experiment.pages import grids, html, markdown
@@ -24,7 +24,6 @@ from newsrec.neural.trainer import TrainerConfig
 from newsrec.progress import Silent
 from newsrec.rerank import lists_place
 from newsrec.rerankers import RERANKERS
-from newsrec.rerankers.experts import TaskParams
 from newsrec.rerankers.stage import RerankConfig
 from tests.conftest import FEW_TREES
 from tests.networks import random_lists
@@ -198,13 +197,13 @@ def test_all_networks_are_compared_where_none_is_named() -> None:
     assert not any("/" in key for key in keys)
     asked = ExperimentConfig("rerankers", models=("mmoe",), tasks=("dwell:30",))
     kept = {cell.key for cell in EXPERIMENTS["rerankers"].cells(asked)}
-    alone = {"mmoe-softmax-dwell_30-seed0", "din-softmax-alone-dwell_30-seed0"}
+    alone = {"mmoe-softmax-dwell_30-seed0", "mmoe-softmax-alone-dwell_30-seed0"}
     assert kept == {"ranker-seed0", "pooling-softmax-seed0", *alone}
     assert TrainerConfig().loss == ExperimentConfig("rerankers").losses[0]
 
 
 def test_several_labels_stand_beside_each_alone(short: None, tables: Path, tmp_path: Path) -> None:
-    """The see-saw: a network of several tasks, and one network per label; `alone` is no row."""
+    """The see-saw: a network of several tasks, and one such network per label; `alone` is no row."""
     read = ReadOptions(columns={"shared": "shared"}, integer_ids=True)
     asked = config(tables, tmp_path / "tasks", models=("mmoe",), tasks=("shared",), read=read)
     result = run_experiment(asked)
@@ -215,7 +214,7 @@ def test_several_labels_stand_beside_each_alone(short: None, tables: Path, tmp_p
         assert 0 < told[f"task_{task}_alone"] < 1
     assert result.table.row(1, named=True)["task_shared_together"] is None
     kept = Kept(result.out)
-    alone = kept.figures(NetworkCell(TWIN, "softmax", alone=True, tasks=("shared",)).key)
+    alone = kept.figures(NetworkCell("mmoe", "softmax", alone=True, tasks=("shared",)).key)
     assert alone["tasks"]["shared"]["auc"] == told["task_shared_alone"]
     text = (result.out / "table.md").read_text(encoding="utf-8")
     assert "see-saw" in text
@@ -233,7 +232,3 @@ def test_a_label_alone_takes_the_place_of_the_click() -> None:
     assert found.label.tolist() == second[np.isfinite(second)].astype(int).tolist()
     assert found.length.sum() == len(found.label)
     assert networks._of_label(lists, "click").label is lists.label
-
-
-def test_twin_is_the_base_of_networks_of_several_tasks() -> None:
-    assert TaskParams().base == TWIN

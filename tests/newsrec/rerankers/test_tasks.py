@@ -21,7 +21,7 @@ from newsrec.rerankers.base import Shape
 from newsrec.rerankers.experts import Experts, Gate, TaskParams, clicked_and_shown
 from newsrec.rerankers.mmoe import Mmoe
 from newsrec.rerankers.ple import Ple, PleParams
-from newsrec.rerankers.stage import auc_of_rows, task_figures, with_tasks
+from newsrec.rerankers.stage import auc_of_lists, task_figures, with_tasks
 from newsrec.sessions import open_session
 from newsrec.split import SplitConfig
 from newsrec.tensors import batches, padded
@@ -160,13 +160,15 @@ def test_a_head_for_being_shown_finds_what_is_liked_and_not_what_is_shown(name: 
         config = TrainerConfig("bce", 6, batch=32, learning_rate=1e-2, hidden_ids=0.0, patience=6, negatives=None)
         told = [lists if tasks == 2 else replace(lists, further={}) for lists in (train, valid)]
         fit(model, *told, config)
-        found[tasks] = auc_of_rows(score(model, even)[shown], even.label[shown] == 1)
+        found[tasks] = auc_of_lists(score(model, even)[shown], even.label[shown] == 1, even.row_request[shown])
     assert found[2] > found[1] + 0.05
 
 
-def test_auc_of_rows_by_hand() -> None:
-    assert auc_of_rows(np.array([3.0, 1, 2, 2]), np.array([True, False, True, False])) == pytest.approx(3.5 / 4)
-    assert np.isnan(auc_of_rows(np.ones(2), np.ones(2, bool)))
+def test_auc_of_lists_by_hand() -> None:
+    """The first list has 3.5 of its 4 pairs right, the second its only one; the third has no pair."""
+    scores, positive = np.array([3.0, 1, 2, 2, 9, 8, 7]), np.array([True, False, True, False, True, False, True])
+    assert auc_of_lists(scores, positive, np.array([0, 0, 0, 0, 1, 1, 2])) == pytest.approx((3.5 / 4 + 1) / 2)
+    assert np.isnan(auc_of_lists(np.ones(2), np.ones(2, bool), np.array([0, 0])))
 
 
 @pytest.mark.parametrize("name", SEVERAL)
@@ -182,7 +184,9 @@ def test_a_rare_label_learns_from_the_click(name: str) -> None:
     of_second = (replace(each, label=each.further["second"].astype(np.uint8), further={}) for each in (learned, valid))
     fit(alone, *of_second, config)
     second = valid.further["second"] == 1
-    assert task_figures(both, valid)["second"]["auc"] > auc_of_rows(score(alone, valid), second) + 0.05
+    assert (
+        task_figures(both, valid)["second"]["auc"] > auc_of_lists(score(alone, valid), second, valid.row_request) + 0.05
+    )
     assert task_figures(both, valid)["second"]["positives"] == second.sum()
 
 
