@@ -98,14 +98,14 @@ def sessions(n: int, seed: int = 0, kinds: int = 20) -> Lists:
     """Readers with two sessions, one of them with a click of kind 1: what else they read in that one, they want again.
 
     Coded lists of two candidates, a kind of either session. Which session has the mark, where it stands, and how long
-    ago and how long both are, is chance: no click by itself and no age tells. Clicks of a session are three minutes
-    apart, the sessions a few hours.
+    ago and how long both are, is chance: no click by itself and no age tells. Clicks of a session are 1 to 29 minutes
+    apart, the sessions 35 to 60, so that two clicks of one session may well be hours apart.
     """
     rng = np.random.default_rng(seed)
     newer, place, every = rng.integers(2, 7, n)[:, None], np.arange(8), np.arange(n)
     history = np.argsort(rng.random((n, kinds - 1)), axis=1)[:, :8] + 2
-    pause = rng.uniform(2, 4, n)[:, None] * (place >= newer)
-    ages = rng.uniform(0.1, 24, n)[:, None] + 0.05 * place + pause
+    pauses = np.where(place == newer, rng.uniform(35, 60, (n, 8)), rng.uniform(1, 29, (n, 8))) / 60
+    ages = rng.uniform(0.1, 24, n)[:, None] + pauses.cumsum(axis=1)
     marked = (place < newer) == (rng.random((n, 1)) < 0.5)  # (readers, clicks), those of the marked session
     shuffled = rng.random((n, 8))
     mark, wanted = np.argsort(shuffled + ~marked, axis=1)[:, :2].T  # two different clicks of the one

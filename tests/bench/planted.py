@@ -18,8 +18,8 @@ from newsrec.tensors import Lists
 from tests.networks import drifts, interests, long_ago, rare, sessions
 
 SEEDS: Final = 3
-TRAIN, VALID = 1_500, 800
-CONFIG: Final = TrainerConfig(epochs=14, batch=32, learning_rate=5e-3, hidden_ids=0.0, patience=14, device="cpu")
+TRAIN, VALID = 3_000, 800
+CONFIG: Final = TrainerConfig(epochs=16, batch=32, learning_rate=5e-3, hidden_ids=0.0, patience=16, device="cpu")
 WORLDS: Final[dict[str, tuple[Callable[..., Lists], str, str, tuple[int, ...]]]] = {
     "an interest that moves": (drifts, "dien", "din", (21,)),
     "sessions": (sessions, "dsin", "din", (21,)),
