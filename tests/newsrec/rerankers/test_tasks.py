@@ -218,11 +218,14 @@ def test_a_run_with_several_tasks_tells_of_each(log: Log, tmp_path: Path) -> Non
     split = SplitConfig(train_requests=400, valid_requests=200, test_requests=100)
     config = TrainConfig(
         out=tmp_path / "run", params=FEW_TREES, refit=False, split=split, reranker="mmoe",
-        rerank_params={"trainer": {"epochs": 1}},
+        tasks=("exposed", "shared"), rerank_params={"trainer": {"epochs": 1}},
     )  # fmt: skip
     tasks = train(config, log=log).metrics["reranker"]["tasks"]
-    assert list(tasks) == ["click", "shared"]
-    assert 0 < tasks["shared"]["positives"] < tasks["click"]["positives"]
+    assert list(tasks) == ["click", "exposed", "shared"]
+    assert 0 < tasks["shared"]["positives"] < tasks["click"]["positives"] < tasks["exposed"]["positives"]
+    assert replace(config, tasks=()).settled(log).tasks == ("shared",)
+    with pytest.raises(UsageError, match=r"--task: expected one of \['shared', .*\], found 'exposed'"):
+        replace(config, candidates="slate").settled(log)
     bare = replace(log, impressions=None)
     with pytest.raises(UsageError, match="--reranker mmoe: expected a second label, found none"):
-        train(replace(config, out=tmp_path / "bare"), log=bare)
+        train(replace(config, out=tmp_path / "bare", tasks=()), log=bare)
