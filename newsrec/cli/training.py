@@ -55,7 +55,8 @@ Reranker = Annotated[
 Tasks = Annotated[
     list[str] | None,
     typer.Option(
-        "--task", help="mmoe, ple: a yes-or-no column of the impressions, or dwell:SECONDS; without it all columns."
+        "--task",
+        help="mmoe, ple: a yes-or-no column of the impressions, dwell:SECONDS, or exposed; without it all columns.",
     ),
 ]
 Base = Annotated[str | None, typer.Option(help="mmoe, ple: network whose tower the experts replace; din without it.")]

@@ -308,7 +308,7 @@ def auc_of_lists(scores: npt.NDArray[Any], positive: npt.NDArray[np.bool_], of: 
     rows = pl.DataFrame({"list": of, "score": scores, "positive": positive})
     counted = (
         rows.with_columns(rank=pl.col("score").rank().over("list"))
-        .group_by("list")
+        .group_by("list", maintain_order=True)
         .agg(pl.col("rank").filter("positive").sum(), n=pl.col("positive").sum().cast(pl.Float64), rows=pl.len())
     )
     both = counted.filter(pl.col("n") > 0, pl.col("n") < pl.col("rows"))
