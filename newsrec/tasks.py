@@ -14,43 +14,52 @@ import polars as pl
 
 from newsrec.data import Log
 from newsrec.errors import DataError, UsageError
+from newsrec.slates import slates_of
 
 CLICK: Final = "click"
 """The first task, which every log has."""
 EXPOSED: Final = "exposed"
-"""The task that comes before the click, where the log has impressions."""
+"""The task that comes before the click, where the log has impressions; no column of that name is a task."""
 DWELL: Final = "dwell_seconds"
 _DWELL_TASK: Final = re.compile(r"dwell:(\d+(?:\.\d+)?)")
 _KEY: Final = ["request_id", "item_id"]
 
 
 def tasks_in(log: Log) -> tuple[str, ...]:
-    """The columns of a log's impressions that say yes or no, the click apart."""
+    """The columns of a log's impressions that say yes or no of what followed the click."""
     if log.impressions is None:
         return ()
-    return tuple(name for name, kind in log.impressions.schema.items() if kind == pl.Boolean and name != "clicked")
+    return tuple(
+        name for name, kind in log.impressions.schema.items() if kind == pl.Boolean and name not in ("clicked", EXPOSED)
+    )
 
 
-def refuse_unknown_tasks(log: Log, tasks: Sequence[str], slates: bool) -> None:
+def refuse_unknown_tasks(log: Log, tasks: Sequence[str], exposable: bool) -> None:
     """Find out before the work whether a log has these labels.
 
     Args:
         log: The log.
         tasks: See the module.
-        slates: Whether candidates are the lists that were shown, so that being shown is no question.
+        exposable: Whether recall proposes to requests that were made from shown lists, if the log has any: only then
+            some candidates were shown and others not.
 
     Raises:
-        UsageError: A task that does not exist; what there is is named.
+        UsageError: A task that does not exist; what there is is named. `EXPOSED` where being shown is no question.
         DataError: A label that is all 0 or all missing, or not only 0 and 1.
     """
     shown = log.impressions
     dwells = DWELL in log.clicks.columns or (shown is not None and DWELL in shown.columns)
-    exposed = [EXPOSED] if shown is not None and not slates else []
+    exposable = exposable and shown is not None
     for task in tasks:
-        if (_DWELL_TASK.fullmatch(task) and dwells) or task in exposed:
+        if task == EXPOSED and not exposable:
+            raise UsageError(
+                "--task exposed: expected candidates of recall and lists that were shown, found only one of both. "
+                "Take a log with impressions, --candidates recall, and --validation temporal or gap."
+            )
+        if task == EXPOSED or (_DWELL_TASK.fullmatch(task) and dwells):
             continue
         if shown is None or task not in shown.columns or task in ("clicked", *_KEY):
-            known = [*tasks_in(log), *(["dwell:SECONDS"] if dwells else []), *exposed]
+            known = [*tasks_in(log), *(["dwell:SECONDS"] if dwells else []), *([EXPOSED] if exposable else [])]
             raise UsageError(f"--task: expected one of {known}, found {task!r}.")
         values = shown[task].drop_nulls().unique().cast(pl.String, strict=False).to_list()
         others = sorted(set(values) - {"0", "1", "0.0", "1.0", "false", "true"})
@@ -81,14 +90,9 @@ def task_labels(log: Log, requests: pl.DataFrame, positives: pl.DataFrame, tasks
     after = told.select(*_KEY, *(_label(task) for task in tasks if task != EXPOSED))
     if EXPOSED not in tasks:
         return after
-    return after.join(_shown(log, asked), on=_KEY, how="full", coalesce=True).select(*_KEY, *tasks)
-
-
-def _shown(log: Log, asked: pl.DataFrame) -> pl.DataFrame:
     assert log.impressions is not None
-    shown = log.impressions.select(pl.col("request_id").alias("impression_id"), "item_id").unique()
-    lists = asked.select("request_id", "impression_id").join(shown, on="impression_id")
-    return lists.select(*_KEY, pl.lit(1, pl.Float32).alias(EXPOSED))
+    shown = slates_of(log.impressions, asked).select(*_KEY, pl.lit(1, pl.Float32).alias(EXPOSED)).unique()
+    return after.join(shown, on=_KEY, how="full", coalesce=True).select(*_KEY, *tasks)
 
 
 def _of_impressions(log: Log, clicked: pl.DataFrame) -> pl.DataFrame:

@@ -16,9 +16,9 @@ from newsrec.recall import DEFAULT_CHANNELS, RecallSettings
 from newsrec.rerankers import learns_tasks, refuse_unfit, refuse_unknown
 from newsrec.sampling import parse
 from newsrec.slates import SPLITS
-from newsrec.split import EMBEDDED_REQUESTS, LOG_REQUESTS, SplitConfig
+from newsrec.split import EMBEDDED_REQUESTS, LOG_REQUESTS, SplitConfig, divides_by_time
 from newsrec.state import Memory
-from newsrec.tasks import refuse_unknown_tasks, tasks_in
+from newsrec.tasks import EXPOSED, refuse_unknown_tasks, tasks_in
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,13 @@ class TrainConfig:
             )
         if not 2 <= self.rerank_top <= 1_000:
             raise UsageError(f"--rerank-top: expected 2 to 1000 candidates, found {self.rerank_top}.")
+        Memory.of(self.keep_days, self.recall_settings)
+        self._refuse_reranker()
+        RANKERS[self.ranker].of(self.params)
+
+    def _refuse_reranker(self) -> None:
         if self.int8 and self.reranker is None:
             raise UsageError("--int8: expected --reranker with it, found none. Name a network, or leave it out.")
-        Memory.of(self.keep_days, self.recall_settings)
         if self.reranker is not None:
             refuse_unknown(self.reranker)
             from newsrec.rerankers.stage import RerankConfig  # only now it is known that torch is there
@@ -119,11 +123,12 @@ class TrainConfig:
             refuse_unfit(chosen.name, chosen.network)
             if self.tasks and not learns_tasks(self.reranker):
                 raise UsageError(f"--task: expected a network of several tasks, found {self.reranker!r}. Take mmoe.")
+            if chosen.network.get("given_shown") and EXPOSED not in self.tasks:
+                raise UsageError("--rerank-params: expected --task exposed with given_shown, found none. Add it.")
         elif self.tasks:
             raise UsageError("--task: expected --reranker with it, found none. Name mmoe or ple.")
         elif self.rerank_params:
             raise UsageError("--rerank-params: expected --reranker with it, found none. Name the network.")
-        RANKERS[self.ranker].of(self.params)
 
     def settled(self, log: Log) -> "TrainConfig":
         """With what was left to the log chosen: candidates, channels and the number of training requests.
@@ -142,7 +147,7 @@ class TrainConfig:
                     f"--reranker {self.reranker}: expected a second label, found none in the '{log.format}' log. Name "
                     "one by --task, such as dwell:30 where clicks have dwell_seconds, or take a network of one task."
                 )
-            refuse_unknown_tasks(log, tasks, slates=candidates == "slate")
+            refuse_unknown_tasks(log, tasks, exposable=candidates == "recall" and divides_by_time(self.split))
         if self.params.get("position_bias") and log.format in SHUFFLED_FORMATS:
             raise UsageError(
                 f"--position-bias: expected the places that readers saw, found a '{log.format}' log, whose lists were "

@@ -94,7 +94,7 @@ class NetworkMaterial:
     def of(cls, config: ExperimentConfig, tell: Progress) -> Self:
         """Read, divide, recall, describe, fit the ranker, and score."""
         _, log, split, assembly = prepared(config)
-        refuse_unknown_tasks(log, config.tasks, slates=split.slates is not None)
+        refuse_unknown_tasks(log, config.tasks, exposable=split.slates is None)
         longest = max(history_of(name) for name in config.networks)
         settings = replace(settings_before(RerankConfig(POOLING, config.rerank_top), assembly), history=longest)
         rows = training_data(assembly, split.part("train"), split.positives, SamplingConfig(), tell, split.learn_until)

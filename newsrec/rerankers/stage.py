@@ -198,7 +198,11 @@ def fit_raw(
     on_epoch: Callable[[float], None] = lambda _: None,
     checkpoint: Checkpoint | None = None,
 ) -> tuple[IdVocabulary, Model, Fitted]:
-    """Train on lists of raw ids; with the vocabulary of the training lists."""
+    """Train on lists of raw ids, as `newsrec.neural.trainer.fit` does, whose errors it raises.
+
+    Returns:
+        The vocabulary of the training lists, the model, and what training told.
+    """
     vocabulary, fields, tasks = IdVocabulary.of(train), settings.fields, (CLICK, *train.further)
     exposed = tasks.index(EXPOSED) if EXPOSED in tasks else 0
     shape = Shape(len(fields.dense), vocabulary.sizes, len(fields.numbers), len(tasks), exposed)

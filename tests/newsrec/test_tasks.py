@@ -53,13 +53,17 @@ def test_exposed_is_what_the_requests_list_showed() -> None:
     found = task_labels(LOG, REQUESTS[:1], POSITIVES, ("shared", "exposed")).sort("item_id")
     assert found.columns == ["request_id", "item_id", "shared", "exposed"]
     assert found.rows() == [(0, 5, None, 1.0), (0, 7, 1.0, 1.0)]
-    refuse_unknown_tasks(LOG, ("exposed",), slates=False)
+    refuse_unknown_tasks(LOG, ("exposed",), exposable=True)
 
 
-@pytest.mark.parametrize(("impressions", "slates"), [(None, False), (SHOWN, True)])
-def test_exposed_needs_lists_beside_recall(impressions: pl.DataFrame | None, slates: bool) -> None:
-    with pytest.raises(UsageError, match=r"--task: expected one of .*, found 'exposed'"):
-        refuse_unknown_tasks(replace(LOG, impressions=impressions), ("exposed",), slates)
+@pytest.mark.parametrize(("impressions", "exposable"), [(None, True), (SHOWN, False)])
+def test_exposed_needs_lists_beside_recall(impressions: pl.DataFrame | None, exposable: bool) -> None:
+    with pytest.raises(UsageError, match="--task exposed: expected candidates of recall and lists"):
+        refuse_unknown_tasks(replace(LOG, impressions=impressions), ("exposed",), exposable)
+
+
+def test_a_column_with_the_name_of_a_task_that_comes_before_the_click_is_none() -> None:
+    assert tasks_in(replace(LOG, impressions=SHOWN.with_columns(exposed=pl.lit(True)))) == ("shared", "never")
 
 
 def test_a_request_a_moment_before_its_click_finds_it() -> None:
@@ -82,13 +86,13 @@ def test_a_request_a_moment_before_its_click_finds_it() -> None:
 )
 def test_labels_that_say_nothing_are_refused(task: str, kind: type[Exception], told: str) -> None:
     with pytest.raises(kind, match=told):
-        refuse_unknown_tasks(LOG, (task,), slates=True)
+        refuse_unknown_tasks(LOG, (task,), exposable=False)
 
 
 def test_a_label_that_nobody_has_is_refused() -> None:
     empty = replace(LOG, impressions=SHOWN.with_columns(shared=pl.lit(None, pl.Boolean)))
     with pytest.raises(DataError, match="found nothing"):
-        refuse_unknown_tasks(empty, ("shared",), slates=False)
-    refuse_unknown_tasks(LOG, ("shared", "dwell:5"), slates=False)
+        refuse_unknown_tasks(empty, ("shared",), exposable=True)
+    refuse_unknown_tasks(LOG, ("shared", "dwell:5"), exposable=True)
     with pytest.raises(UsageError, match="found 'dwell:5'"):
-        refuse_unknown_tasks(replace(LOG, clicks=CLICKS.drop("dwell_seconds")), ("dwell:5",), slates=False)
+        refuse_unknown_tasks(replace(LOG, clicks=CLICKS.drop("dwell_seconds")), ("dwell:5",), exposable=True)

@@ -224,8 +224,13 @@ def test_a_run_with_several_tasks_tells_of_each(log: Log, tmp_path: Path) -> Non
     assert list(tasks) == ["click", "exposed", "shared"]
     assert 0 < tasks["shared"]["positives"] < tasks["click"]["positives"] < tasks["exposed"]["positives"]
     assert replace(config, tasks=()).settled(log).tasks == ("shared",)
-    with pytest.raises(UsageError, match=r"--task: expected one of \['shared', .*\], found 'exposed'"):
-        replace(config, candidates="slate").settled(log)
+    frozen = replace(config, split=replace(split, validation="last-click"))
+    for contradiction in (replace(config, candidates="slate"), frozen):
+        with pytest.raises(UsageError, match="--task exposed: expected candidates of recall"):
+            contradiction.settled(log)
+    ranked = replace(config, tasks=("shared",), rerank_params={"network": {"given_shown": True}})
+    with pytest.raises(UsageError, match="--rerank-params: expected --task exposed with given_shown"):
+        ranked.refuse_contradictions()
     bare = replace(log, impressions=None)
     with pytest.raises(UsageError, match="--reranker mmoe: expected a second label, found none"):
         train(replace(config, out=tmp_path / "bare", tasks=()), log=bare)
