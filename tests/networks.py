@@ -149,18 +149,7 @@ def rare(n: int, seed: int = 0, kinds: int = 80) -> Lists:
     wanted = quality[items] + rng.gumbel(size=(n, 4))
     label = (wanted == wanted.max(axis=1, keepdims=True)).astype(np.uint8)
     second = label * (rng.random((n, 1)) < 1 / 12)
-    return Lists(
-        np.arange(n),
-        np.full(n, 4),
-        np.zeros((n * 4, 1), np.float32),
-        {"item_id": items.ravel() + 1},
-        np.zeros(n, np.int64),
-        {"item_id": np.zeros(0, np.int64)},
-        {AGE: np.zeros(0, np.float32)},
-        label.ravel(),
-        coded=True,
-        further={"second": second.ravel().astype(np.float32)},
-    )
+    return _without_clicks(items, label, second=second)
 
 
 def shown_and_liked(n: int, seed: int = 0, kinds: int = 40, even: bool = False) -> Lists:
@@ -174,17 +163,23 @@ def shown_and_liked(n: int, seed: int = 0, kinds: int = 40, even: bool = False) 
     chance = np.full(items.shape, 0.5) if even else np.where(items % 2, 0.1, 0.9)
     shown = rng.random(items.shape) < chance
     liked = rng.random(items.shape) < 1 / (1 + np.exp(-quality[items]))
+    return _without_clicks(items, shown & liked, exposed=shown)
+
+
+def _without_clicks(items: Array, label: Array, **further: Array) -> Lists:
+    """Coded lists with empty histories; everything is (lists, candidates), articles count from 0."""
+    n, candidates = items.shape
     return Lists(
         np.arange(n),
-        np.full(n, 8),
-        np.zeros((n * 8, 1), np.float32),
+        np.full(n, candidates),
+        np.zeros((items.size, 1), np.float32),
         {"item_id": items.ravel() + 1},
         np.zeros(n, np.int64),
         {"item_id": np.zeros(0, np.int64)},
         {AGE: np.zeros(0, np.float32)},
-        (shown & liked).astype(np.uint8).ravel(),
+        label.astype(np.uint8).ravel(),
         coded=True,
-        further={"exposed": shown.ravel().astype(np.float32)},
+        further={task: values.astype(np.float32).ravel() for task, values in further.items()},
     )
 
 
