@@ -55,6 +55,29 @@ def test_blend_leaves_the_ranker_alone_where_the_network_says_nothing_and_the_ne
     assert mrr(blend.scores(*both)) > max(mrr(scores) for scores in both)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.75, 1.0])
+def test_the_weight_is_the_share_by_which_clicks_were_drawn(share: float) -> None:
+    """Oracle: clicks follow a softmax of known coefficients; scores of other units and places change nothing."""
+    rng = np.random.default_rng(0)
+    lists = random_lists(4000, seed=1)
+    ranker, network = rng.normal(size=(2, len(lists.label)))
+    noise = rng.gumbel(size=len(lists.label))  # the largest of score and Gumbel noise is a draw of the softmax
+    row, drawn = lists.row_request, 2 * ((1 - share) * ranker + share * network) + noise
+    best = np.full(len(lists), -np.inf)
+    np.maximum.at(best, row, drawn)
+    lists = with_ranker(ranker, replace(lists, label=(drawn == best[row]).astype(np.uint8)))
+    blend = fit_blend(lists, network)
+    assert blend.weight == pytest.approx(share, abs=0.03)
+    moved = fit_blend(with_ranker(5 * ranker + 1, lists), network / 9 - 3)
+    assert moved.weight == pytest.approx(blend.weight, abs=1e-4)
+
+
+def test_lists_without_clicks_and_without_candidates_leave_the_ranker_alone() -> None:
+    nobody = replace(LISTS, label=np.zeros_like(LISTS.label))
+    assert fit_blend(nobody, RIGHT).weight == 0
+    assert fit_blend(LISTS.only(np.zeros(len(RIGHT), np.bool_)), RIGHT[:0]).weight == 0
+
+
 def test_a_network_that_helps_everybody_is_found_to() -> None:
     rng = np.random.default_rng(0)
     ranker, network = (RIGHT + rng.normal(0, 4, len(RIGHT)) for _ in range(2))
