@@ -42,7 +42,7 @@ from newsrec.tensors import Batch, Fields, Lists, concatenated, padded, raw
 FOLDS: Final = 3
 """Stretches of the training time; lists of each but the first are scored by a ranker fitted on the earlier ones."""
 TRAIN_LISTS: Final = 60_000
-"""Training lists at most, drawn evenly: whole lists cost memory."""
+"""Training lists at most, of the newest stretches: whole lists cost memory, and each stretch a ranker's training."""
 PARTS: Final = ("trainer", "network")
 """Of the parameters that a user gives."""
 EXAMPLE: Final = (2, 3, 4)
@@ -346,18 +346,20 @@ def tops_of(
 def _forward(
     ranker: Ranker, rows: RankingData, requests: pl.DataFrame, assembly: Assembly, seed: int
 ) -> Iterator[tuple[Ranker, pl.DataFrame]]:
-    """Stretches of the training time, each with a ranker that was fitted on what lies before it."""
+    """Stretches of the training time, the newest first, each with a ranker that was fitted on what lies before it."""
     time = requests["requested_at"].to_physical()
     borders = [time.sort()[len(time) * i // FOLDS] for i in range(1, FOLDS)]
     fold = np.searchsorted(borders, time.to_numpy(), side="right")
-    rng, categorical = np.random.default_rng(seed), assembly.categorical
-    for i in range(1, FOLDS):
+    rng, categorical, wanted = np.random.default_rng(seed), assembly.categorical, TRAIN_LISTS
+    for i in reversed(range(1, FOLDS)):
+        if wanted == 0:
+            return
         earlier = np.isin(rows.request, requests.filter(fold < i)["request_id"].to_numpy())
-        here = np.flatnonzero(fold == i)
-        drawn = np.sort(rng.permutation(here)[: TRAIN_LISTS // (FOLDS - 1)])
+        drawn = np.sort(rng.permutation(np.flatnonzero(fold == i))[:wanted])
         with assembly.clock.time("rank"):
             fitted = ranker.refit(_of(rows, earlier), categorical=categorical, seed=seed)
         yield fitted, requests[drawn]
+        wanted -= len(drawn)
 
 
 def _of(rows: RankingData, chosen: npt.NDArray[np.bool_]) -> RankingData:

@@ -48,20 +48,25 @@ class Noted:
         return Noted(frozenset(data.request.tolist()))
 
 
-def test_scores_of_training_lists_come_from_rankers_of_earlier_requests() -> None:
+@pytest.mark.parametrize(("wanted", "newest"), [(100, 60), (60, 60), (50, 50), (30, 30), (20, 20)])
+def test_scores_of_training_lists_come_from_rankers_of_earlier_requests(
+    wanted: int, newest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thirty requests in a stretch: a second ranker is fitted only where the newest stretch has too few."""
+    monkeypatch.setattr(stage, "TRAIN_LISTS", wanted)
     rows = RankingData(
         pl.DataFrame({"x": np.zeros(180, np.float32)}), np.tile([0, 1], 90), np.repeat(np.arange(90), 2), np.ones(180)
     )
     assembly = SimpleNamespace(features=(), categorical=(), clock=Clock())
     found = list(_forward(Noted(), rows, REQUESTS, assembly, 0))  # type: ignore[arg-type]
     time = dict(zip(REQUESTS["request_id"], REQUESTS["requested_at"], strict=True))
-    assert len(found) == stage.FOLDS - 1
+    assert [len(fold) for _, fold in found] == [min(newest, 30), newest - 30][: 1 + (newest > 30)]
     for ranker, fold in found:
         assert ranker.seen  # type: ignore[attr-defined]
         assert max(time[request] for request in ranker.seen) < fold["requested_at"].min()  # type: ignore[attr-defined]
-    assert sorted(request for _, fold in found for request in fold["request_id"]) == sorted(
-        request for request, at in time.items() if at >= sorted(time.values())[30]
-    )
+    first = min(time[request] for _, fold in found for request in fold["request_id"])
+    assert first >= sorted(time.values())[30 if newest > 30 else 60]
+    assert len({request for _, fold in found for request in fold["request_id"]}) == newest
 
 
 def test_lists_weigh_as_their_clicks_do_in_the_rows_of_the_ranker() -> None:
