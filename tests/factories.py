@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 
 from features.build import build
 from features.catalog import Feature, features_for
@@ -386,11 +387,18 @@ def described(
 
 def bits(frame: pl.DataFrame) -> list[object]:
     """The frame's content to the last bit, NaN and null told apart."""
+    nulls, filled = frame.select(pl.all().is_null()), frame.with_columns(cs.float().fill_null(0))
 
     def values(column: pl.Series) -> object:
-        return column.fill_null(0).to_numpy().tobytes() if column.dtype.is_float() else column.to_list()
+        return column.to_numpy().tobytes() if column.dtype.is_float() else column.to_list()
 
-    return [(c.name, c.dtype, c.is_null().to_list(), values(c)) for c in frame]
+    return [(c.name, c.dtype, null.to_list(), values(c)) for c, null in zip(filled, nulls, strict=True)]
+
+
+def unequal(one: pl.DataFrame, other: pl.DataFrame) -> list[str]:
+    """Columns of the first that the second has with another content."""
+    both = zip(one.columns, bits(one), bits(other.select(one.columns)), strict=True)
+    return [name for name, here, there in both if here != there]
 
 
 def shown(log: Log) -> pl.DataFrame:

@@ -13,7 +13,7 @@ from features.events import EventStore
 from features.vocabulary import Vocabulary
 from newsrec.data import Log
 from newsrec.recall import Channel, RecallRequests, RecallSettings
-from tests.factories import SHALLOW, UNKNOWN_ITEM, bits, candidates_for, features_of, requests_for, store_of
+from tests.factories import SHALLOW, UNKNOWN_ITEM, bits, candidates_for, features_of, requests_for, store_of, unequal
 
 View = Callable[[Log], pl.DataFrame]
 """What a request is shown of a log."""
@@ -155,12 +155,7 @@ FUTURES: Final = (deleted, read_on, appended, changed, moved_to_the_instant, pub
 def seen(view: View, log: Log, at: pl.Expr) -> set[str]:
     """Changes of the future that reach the view, with the columns that they reach."""
     before = view(log)
-    found = set()
-    for change in FUTURES:
-        after = view(change(log, at))
-        same = [bits(before.select(name)) == bits(after.select(name)) for name in before.columns]
-        found |= {f"{change.__name__}: {name}" for name, equal in zip(before.columns, same, strict=True) if not equal}
-    return found
+    return {f"{change.__name__}: {name}" for change in FUTURES for name in unequal(before, view(change(log, at)))}
 
 
 def feature_view(asked: pl.DataFrame, candidates: pl.DataFrame, vocabulary: Vocabulary) -> View:

@@ -17,7 +17,6 @@ from tests.factories import (
     IDS,
     all_features,
     articles_of,
-    bits,
     candidates_for,
     clicks_of,
     contexts,
@@ -25,6 +24,7 @@ from tests.factories import (
     ms,
     requests_for,
     rich_log,
+    unequal,
 )
 
 Frames = tuple[pl.DataFrame | None, pl.DataFrame | None, pl.DataFrame | None]
@@ -149,10 +149,6 @@ class Questions:
         return build(self.candidates, self.requests, store, self.vocabulary, all_features())
 
 
-def differing(one: pl.DataFrame, other: pl.DataFrame) -> list[str]:
-    return [name for name in one.columns if bits(one.select(name)) != bits(other.select(name))]
-
-
 def with_repeats(
     stream: Stream, batch: list[tuple[str, pl.DataFrame]], known: list[tuple[str, pl.DataFrame]]
 ) -> Frames:
@@ -180,8 +176,8 @@ def test_replay_in_small_batches_gives_the_bits_of_a_store_made_at_once(
         store = store.extended(*with_repeats(stream, batch, known))
         known = [*known, *batch]
         if number in checks:
-            assert not differing(questions.ask(store), questions.ask(at_once(known, log))), number
-    assert not differing(questions.ask(store), questions.ask(at_once(known, log)))
+            assert not unequal(questions.ask(store), questions.ask(at_once(known, log))), number
+    assert not unequal(questions.ask(store), questions.ask(at_once(known, log)))
 
 
 def small_batches(seed: int, disorder: Disorder = WILD) -> tuple[Log, Stream, Questions]:
@@ -203,10 +199,10 @@ def test_older_store_stays_as_it_was_and_can_grow_another_way(seed: int) -> None
     for batch in batches[10:20]:
         other = other.extended(*with_repeats(stream, batch, []))
     expected = at_once(known + [event for batch in batches[10:20] for event in batch], log)
-    assert not differing(questions.ask(other), questions.ask(expected))
-    assert not differing(questions.ask(store), before)
-    assert not differing(questions.ask(one), after)
-    assert differing(before, after)
+    assert not unequal(questions.ask(other), questions.ask(expected))
+    assert not unequal(questions.ask(store), before)
+    assert not unequal(questions.ask(one), after)
+    assert unequal(before, after)
 
 
 def test_events_in_order_do_not_cost_a_new_store(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +218,7 @@ def test_events_in_order_do_not_cost_a_new_store(monkeypatch: pytest.MonkeyPatch
     # Clicks of one user at one instant must come together.
     for part in later.partition_by("clicked_at", maintain_order=True):
         store = store.extended(part)
-    assert not differing(questions.ask(store), expected)
+    assert not unequal(questions.ask(store), expected)
 
 
 START = clicks_of([(1, 7, 0.0), (2, 8, 5.0)], device=["a", "b"])

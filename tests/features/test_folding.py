@@ -24,7 +24,6 @@ from tests.factories import (
     IDS,
     all_features,
     articles_of,
-    bits,
     candidates_for,
     clicks_of,
     impressions_of,
@@ -33,6 +32,7 @@ from tests.factories import (
     requests_for,
     requests_of,
     store_of,
+    unequal,
 )
 
 EVER = np.full(1, 2**50)
@@ -62,7 +62,7 @@ def differing(log: Log, folded: EventStore, since: int, seed: int = 0, whole: Ev
     one, other = (
         build(candidates, asked, store, vocabulary, all_features()) for store in (whole or store_of(log), folded)
     )
-    return [name for name in one.columns if bits(one.select(name)) != bits(other.select(name))]
+    return unequal(one, other)
 
 
 def before(frame: pl.DataFrame, time: str, border: int) -> pl.Series:
