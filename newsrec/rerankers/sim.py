@@ -21,15 +21,16 @@ RECENT: Final = 50
 """Newest clicks that are read as in DIN."""
 FOUND: Final = 50
 """Clicks that the soft search finds."""
-SEARCHES: Final = ("hard", "soft")
+SEARCHES: Final = ("auto", "hard", "soft")
 
 
 @dataclass(frozen=True)
 class SimParams(EmbeddedParams):
     """Parameters of SIM."""
 
-    search: str = "hard"
-    """`hard`: clicks of the candidate's category; `soft`: the `FOUND` clicks whose vectors are nearest to its own."""
+    search: str = "auto"
+    """`hard`: clicks of the candidate's category; `soft`: the `FOUND` clicks whose vectors are nearest to its own;
+    `auto`: hard where articles have a category."""
     heads: int = 2
     """Of the exact search unit, >= 1."""
     attention: int = 36
@@ -56,12 +57,13 @@ class Sim(nn.Module):
 
     def __init__(self, shape: Shape, params: SimParams = SimParams()) -> None:
         super().__init__()
-        if params.search == "hard" and len(shape.sizes) < 2:
+        categories = len(shape.sizes) > 1
+        if params.search == "hard" and not categories:
             raise UsageError(
-                "reranker sim: expected articles with a category for the hard search, found none. Set the network's "
-                "parameter search to 'soft'."
+                "reranker sim: expected articles with a category for the hard search, found none. Leave the network's "
+                "parameter search at 'auto', or set it to 'soft'."
             )
-        self.search, self.heads = params.search, params.heads
+        self.hard, self.heads = params.search != "soft" and categories, params.heads
         self.embed = Embed(shape.sizes, params.embedding)
         width, both = self.embed.width, self.embed.width + shape.numbers
         likeness = DinParams(attention=params.attention, activation=params.activation)
@@ -75,8 +77,7 @@ class Sim(nn.Module):
     def forward(self, dense: Tensor, target: Tensor, history: Tensor, numbers: Tensor, mask: Tensor) -> Tensor:
         """See `newsrec.rerankers.base.Network`."""
         candidate, clicks = self.embed(target), self.embed(history)  # (requests, candidates or history, width)
-        hard = self.search == "hard"
-        found = same_category(target, history, mask) if hard else nearest(candidate, clicks, mask)
+        found = same_category(target, history, mask) if self.hard else nearest(candidate, clicks, mask)
         lasting = self._exact(candidate, torch.cat([clicks, numbers], dim=-1), found)
         recent, seen = clicks[:, :RECENT], mask[:, :RECENT]
         current = self.unit(recent, candidate, numbers[:, :RECENT], seen) @ recent  # (requests, candidates, width)

@@ -170,8 +170,14 @@ def test_what_a_log_lacks_is_left_out_with_a_line(tables: Path, tmp_path: Path) 
     told: list[str] = []
     tell = Silent()
     tell.say = told.append  # type: ignore[method-assign]
-    assert [poor.can(NetworkCell(name, "bce"), tell) for name in (RANKER, "din", "sim")] == [True, True, False]
-    assert "left out: sim (" in told[0]
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from newsrec.rerankers import lr\n\ndef needy(shape):\n    return lr.network(shape) if shape.sizes[1] else 0"
+    )
+    cells = [NetworkCell(name, "bce") for name in (RANKER, "din", "sim", f"{own}:needy", "mmoe")]
+    assert [poor.can(cell, tell) for cell in cells] == [True, True, True, False, False]
+    assert f"left out: {own}:needy (" in told[0]
+    assert told[1] == "left out: mmoe, as the log has no second label"
 
 
 @pytest.mark.parametrize(

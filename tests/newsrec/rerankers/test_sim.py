@@ -47,11 +47,21 @@ def test_exact_search_is_a_softmax_over_what_was_found() -> None:
     assert not net._exact(candidate, clicks, torch.zeros(1, 1, 3)).any()
 
 
-def test_a_log_without_categories_is_refused_with_the_way_out() -> None:
+@pytest.mark.parametrize(
+    ("search", "sizes", "hard"), [("auto", (5, 3), True), ("auto", (5,), False), ("soft", (5, 3), False)]
+)
+def test_search_is_soft_where_articles_have_no_category(search: str, sizes: tuple[int, ...], hard: bool) -> None:
+    net = Sim(Shape(1, sizes, 1), SimParams(search=search)).eval()
+    assert net.hard == hard
+    codes = torch.ones(1, 3, len(sizes), dtype=torch.long)
+    logits = net(torch.zeros(1, 3, 1), codes, codes, torch.zeros(1, 3, 1), torch.ones(1, 3))
+    assert logits.isfinite().all()
+
+
+def test_a_hard_search_without_categories_is_refused_with_the_way_out() -> None:
     with pytest.raises(UsageError, match=r"expected articles with a category for the hard search, found none.*'soft'"):
-        make("sim", Shape(1, (5,), 1))
-    make("sim", Shape(1, (5,), 1), {"search": "soft"})
-    with pytest.raises(UsageError, match=r"search of \['hard', 'soft'\], found 'long'"):
+        make("sim", Shape(1, (5,), 1), {"search": "hard"})
+    with pytest.raises(UsageError, match=r"search of \['auto', 'hard', 'soft'\], found 'long'"):
         SimParams(search="long")
 
 
