@@ -108,7 +108,10 @@ ONLY_IN: Final = {
     "torch": NETWORKS,
     "onnx": WITH_ONNX,
     "onnxruntime": {"newsrec.sessions", "newsrec.rerankers.int8"},
-    "scipy": {f"newsrec.recall.{name}" for name in ("dense", "item2vec", "swing", "towers", "usercf", "windows")},
+    "scipy": {
+        "newsrec.rerankers.blending",
+        *(f"newsrec.recall.{name}" for name in ("dense", "item2vec", "swing", "towers", "usercf", "windows")),
+    },
     "usearch": {"newsrec.recall.vectors"},
     "plotly": set(),
     "matplotlib": set(),
