@@ -79,15 +79,16 @@ def view(log: Log, cut: Cut, material: Material) -> dict[str, object]:
         store, working(store), settings, material.vocabulary, names, slates=cut.candidates, own=material.own.features
     )
     lists, coded = assembly.lists(cut.requests)
-    seen: dict[str, object] = {column.name: bits(column) for column in assembly.describe(lists, cut.requests)}
+    seen: dict[str, object] = {**bits(assembly.describe(lists, cut.requests))}
     for name, channel in assembly.channels.items():
         seen[f"recall:{name}"] = _proposals(channel.recall(coded), coded)
     return seen
 
 
-def bits(column: pl.Series) -> tuple[bytes, bytes]:
-    """A Float32 column to the last bit, nulls told apart."""
-    return column.is_null().to_numpy().tobytes(), column.fill_null(0).to_numpy().tobytes()
+def bits(frame: pl.DataFrame) -> dict[str, tuple[bytes, bytes]]:
+    """Name of each column -> the Float32 column to the last bit, nulls told apart."""
+    nulls, filled = frame.select(pl.all().is_null().cast(pl.UInt8)), frame.fill_null(0)
+    return {name: (nulls[name].to_numpy().tobytes(), filled[name].to_numpy().tobytes()) for name in frame.columns}
 
 
 def cuts(material: Material) -> list[Cut]:
@@ -155,7 +156,7 @@ def _near(frame: pl.DataFrame, time: str, at: int, most: tuple[int, int]) -> pl.
 def _proposals(found: pl.DataFrame, coded: RecallRequests) -> object:
     items = coded.store.items.gather(found["item"]).to_list()
     rest = found.select("row", "score", "rank").sort("row", "rank")
-    return items, [bits(column.cast(pl.Float32)) for column in rest]
+    return items, bits(rest.cast(pl.Float32))
 
 
 def deleted(cut: Cut) -> Log:

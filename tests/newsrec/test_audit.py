@@ -247,7 +247,8 @@ class TestPoison:
             assert cut.candidates["request_id"].n_unique() == len(cut.requests) == REQUESTS // 5
 
     def test_tells_null_from_zero(self) -> None:
-        assert bits(pl.Series([None], dtype=pl.Float32)) != bits(pl.Series([0], dtype=pl.Float32))
+        null, zero = (pl.DataFrame({"x": [value]}, schema={"x": pl.Float32}) for value in (None, 0))
+        assert bits(null) != bits(zero)
 
 
 def small_split(material: Material) -> Material:
