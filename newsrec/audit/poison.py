@@ -79,7 +79,7 @@ def view(log: Log, cut: Cut, material: Material) -> dict[str, object]:
         store, working(store), settings, material.vocabulary, names, slates=cut.candidates, own=material.own.features
     )
     lists, coded = assembly.lists(cut.requests)
-    seen: dict[str, object] = {**bits(assembly.describe(lists, cut.requests))}
+    seen: dict[str, object] = dict(bits(assembly.describe(lists, cut.requests)))
     for name, channel in assembly.channels.items():
         seen[f"recall:{name}"] = _proposals(channel.recall(coded), coded)
     return seen

@@ -20,8 +20,6 @@ from newsrec.tensors import Floats, Lists
 
 PLACES: Final = 5
 """Of `METRIC`."""
-LEAST: Final = 1e-12
-"""Under the share of the network, where neither counts."""
 DIGITS: Final = 4
 """Of the weight: what is behind them hangs on the order of additions."""
 
@@ -46,7 +44,8 @@ def fit_blend(lists: Lists, network: npt.NDArray[np.floating]) -> Blend:
     ranker = lists.dense[:, -1].astype(np.float64)
     spreads = _spread(ranker, lists), _spread(network.astype(np.float64), lists)
     of_ranker, of_network = _likeliest(np.column_stack([ranker / spreads[0], network / spreads[1]]), lists)
-    return Blend(round(float(of_network / max(of_ranker + of_network, LEAST)), DIGITS), *spreads)
+    share = float(of_network / (of_ranker + of_network)) if of_network > 0 else 0.0
+    return Blend(round(share, DIGITS), *spreads)
 
 
 def _likeliest(terms: Numbers, lists: Lists) -> Numbers:

@@ -357,13 +357,9 @@ def _forward(
         earlier = np.isin(rows.request, requests.filter(fold < i)["request_id"].to_numpy())
         drawn = np.sort(rng.permutation(np.flatnonzero(fold == i))[:wanted])
         with assembly.clock.time("rank"):
-            fitted = ranker.refit(_of(rows, earlier), categorical=categorical, seed=seed)
+            fitted = ranker.refit(rows.take(earlier), categorical=categorical, seed=seed)
         yield fitted, requests[drawn]
         wanted -= len(drawn)
-
-
-def _of(rows: RankingData, chosen: npt.NDArray[np.bool_]) -> RankingData:
-    return rows.take(chosen)
 
 
 def _verdict(settings: RerankSettings, gain: Difference) -> str:
