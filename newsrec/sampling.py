@@ -134,8 +134,9 @@ def mark_negatives(
     key = np.where(key < 0, np.arange(len(told)) - np.searchsorted(request, request) + 100_000, key)
     kept, missed = left_soon.copy(), np.where(left_soon, 0.0, 1.0)
     for i, (name, share) in enumerate(shares.items()):
-        weight = told.select(SAMPLERS[name].weight.fill_null(0.0).cast(pl.Float64).alias("w"))
-        weights = np.where(free, np.broadcast_to(weight["w"].to_numpy(), len(told)), 0.0)
+        # Not `select`: alone there, a literal has as many rows as the frame has chunks.
+        weight = told.with_columns(SAMPLERS[name].weight.fill_null(0.0).cast(pl.Float64).alias("w"))["w"]
+        weights = np.where(free, weight.to_numpy(), 0.0)
         # Each part draws for itself, so that the chance of being kept by any follows from the parts'.
         chance = inclusion(weights, request, config.ratio * share * positives.astype(np.float64))
         draw = noise(told["request_id"].to_numpy(), key, config.seed + 1 + i)

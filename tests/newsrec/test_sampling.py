@@ -85,6 +85,13 @@ class TestEverySampler:
         assert marked.is_empty()
         assert marked.schema["kept"] == pl.Boolean
 
+    def test_frames_in_pieces_are_marked_alike(self, lists: Lists, spec: str) -> None:
+        pieces = pl.concat([lists.labelled[:1000], lists.labelled[1000:]], rechunk=False)
+        assert pieces.n_chunks() > 1
+        config = SamplingConfig(sampler=spec)
+        one, other = (mark_negatives(each, lists.requests, lists.store, config) for each in (lists.labelled, pieces))
+        assert other.equals(one)
+
     def test_fits_through_training_data(self, lists: Lists, spec: str) -> None:
         few = lists.requests.head(150)
         config = SamplingConfig(sampler=spec)
