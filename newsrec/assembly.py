@@ -3,7 +3,7 @@
 Training, evaluation and serving all go through `Assembly`; there is no second implementation.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
@@ -130,6 +130,41 @@ class Assembly:
         """The first `list_length` of each list; what was shown is never cut."""
         return lists if self.slates is not None else lists.filter(pl.col("recall_rank") <= self.list_length)
 
+    def described(
+        self, requests: pl.DataFrame, positives: pl.DataFrame, progress: Progress | None = None, stage: str = "lists"
+    ) -> Iterator["Described"]:
+        """Whole lists, chunk by chunk: who reads them in passing lets them go, who reads them twice keeps them.
+
+        Args:
+            requests: Canonical requests.
+            positives: `request_id, item_id`; may be empty, and may hold other requests too.
+            progress: Told after each chunk, when the next is asked for.
+            stage: What it is told.
+        """
+        with (progress or Silent()).stage(stage, len(requests)) as step:
+            for chunk in chunks(requests):
+                lists, _ = self.lists(chunk)
+                clicked = positives.join(chunk.select("request_id"), on="request_id", how="semi")
+                candidates = label(self.cut(lists), clicked)
+                ranks = positive_ranks(lists, clicked) if self.slates is None else None
+                yield Described(chunk, candidates, self.describe(candidates, chunk), ranks)
+                step(len(chunk))
+
+
+@dataclass(frozen=True)
+class Described:
+    """Some requests with all their candidates, labelled and described."""
+
+    requests: pl.DataFrame
+    """By moment, see `chunks`."""
+    candidates: pl.DataFrame
+    """`request_id, item_id, label`, and what recall said."""
+    features: pl.DataFrame
+    """One row per candidate, in the same order."""
+    positive_ranks: pl.DataFrame | None
+    """What recall said of each clicked article, in the list or cut off; see `newsrec.candidates.positive_ranks`. None
+    where requests bring their own lists."""
+
 
 def chunks(requests: pl.DataFrame) -> Iterator[pl.DataFrame]:
     """Requests by moment, so that a chunk touches few refreshes of the recall tables."""
@@ -163,8 +198,34 @@ def training_data(
     parts = []
     with (progress or Silent()).stage("features", len(requests)) as step:
         for chunk in chunks(requests):
-            parts.append(_training_chunk(assembly, chunk, positives, sampling, until))
+            lists, _ = assembly.lists(chunk)
+            marked = _marked(assembly, label(assembly.cut(lists), positives), chunk, sampling, until)
+            # The rows that are not kept count inside their lists, but need no features of their own.
+            parts.append(_rows(assembly, marked, assembly.describe(marked, chunk), chunk, sampling))
             step(len(chunk))
+    return together(assembly, parts, sampling, progress)
+
+
+def rows_of(
+    assembly: Assembly, lists: Iterable[Described], sampling: SamplingConfig | None, progress: Progress | None = None
+) -> RankingData:
+    """What `training_data` gives for the requests of lists that are described already."""
+    return together(assembly, [kept_rows(assembly, each, sampling) for each in lists], sampling, progress)
+
+
+def kept_rows(assembly: Assembly, lists: Described, sampling: SamplingConfig | None) -> RankingData:
+    """The part of `rows_of` that one chunk gives; `together` makes a whole of parts."""
+    marked = _marked(assembly, lists.candidates, lists.requests, sampling, None)
+    return _rows(assembly, marked, lists.features.filter(marked["kept"]), lists.requests, sampling)
+
+
+def together(
+    assembly: Assembly,
+    parts: Sequence[RankingData],
+    sampling: SamplingConfig | None,
+    progress: Progress | None = None,
+) -> RankingData:
+    """All parts as one; weights of exposure become 1 in the mean of the clicks."""
     if not parts:
         return RankingData.empty([f.name for f in assembly.features])
     data = RankingData.concat(parts)
@@ -178,19 +239,27 @@ def training_data(
     return replace(data, weight=data.weight / max(float(clicked.mean()), 1e-12) if len(clicked) else data.weight)
 
 
-def _training_chunk(
+def _marked(
     assembly: Assembly,
+    labelled: pl.DataFrame,
     requests: pl.DataFrame,
-    positives: pl.DataFrame,
     sampling: SamplingConfig | None,
     until: int | None,
-) -> RankingData:
-    lists, _ = assembly.lists(requests)
-    labelled = label(assembly.cut(lists), positives)
+) -> pl.DataFrame:
+    """With `kept` and `sampling_probability`."""
     if sampling is None or (assembly.slates is not None and sampling.sampler == SamplingConfig.sampler):
-        marked = whole_lists(labelled)
-    else:
-        marked = mark_negatives(labelled, requests, assembly.store, sampling, until)
+        return whole_lists(labelled)
+    return mark_negatives(labelled, requests, assembly.store, sampling, until)
+
+
+def _rows(
+    assembly: Assembly,
+    marked: pl.DataFrame,
+    features: pl.DataFrame,
+    requests: pl.DataFrame,
+    sampling: SamplingConfig | None,
+) -> RankingData:
+    """The kept rows, which `features` describes."""
     rows = marked.filter("kept")
     weight = (1.0 / rows["sampling_probability"]).to_numpy()
     place = None
@@ -198,8 +267,7 @@ def _training_chunk(
         weight = weight if sampling.weighted else np.ones(len(rows))
         weight = weight * exposure_weights(rows, requests, assembly.store, sampling.exposure, sampling.exposure_clip)
         place = places(rows, requests, assembly.store) if sampling.places else None
-    described = assembly.describe(marked, requests)
-    return RankingData(described, rows["label"].to_numpy(), rows["request_id"].to_numpy(), weight, place)
+    return RankingData(features, rows["label"].to_numpy(), rows["request_id"].to_numpy(), weight, place)
 
 
 @dataclass(frozen=True)
@@ -244,42 +312,32 @@ BASELINES: Final[dict[str, Callable[[pl.DataFrame], pl.Expr | None]]] = {
 
 def score_lists(
     assembly: Assembly,
+    lists: Iterable[Described],
     score: Callable[[pl.DataFrame], np.ndarray[Any, np.dtype[np.float32]]],
-    requests: pl.DataFrame,
-    positives: pl.DataFrame,
-    progress: Progress | None = None,
     rerank: Rerank | None = None,
 ) -> ScoredLists:
-    """Recall, describe and score whole lists; features are dropped again chunk by chunk.
+    """Score whole lists.
 
     Args:
-        assembly: Channels and features.
+        assembly: That they are of.
+        lists: See `Assembly.described`; at least one.
         score: Gives a score per row of a feature frame, such as `Ranker.score`.
-        requests: Canonical requests.
-        positives: `request_id, item_id`; may be empty.
-        progress: Told after each chunk.
         rerank: Orders the tops again, such as `newsrec.rerank.Reranker.rescored`; its columns join the rows.
     """
     rows, ranks = [], []
-    with (progress or Silent()).stage("score", len(requests)) as step:
-        for chunk in chunks(requests):
-            lists, _ = assembly.lists(chunk)
-            clicked = positives.join(chunk.select("request_id"), on="request_id", how="semi")
-            if assembly.slates is None:
-                ranks.append(positive_ranks(lists, clicked))
-            candidates = label(assembly.cut(lists), clicked)
-            described = assembly.describe(candidates, chunk)
-            with assembly.clock.time("rank"):
-                scores = pl.Series("score", score(described))
-            orders = {name: made for name, order in BASELINES.items() if (made := order(described)) is not None}
-            baselines = described.select(order.cast(pl.Float32).alias(name) for name, order in orders.items())
-            kept = candidates.select("request_id", "item_id", "label").with_columns(scores)
-            if rerank is not None:
-                with assembly.clock.time("rerank"):
-                    kept = kept.hstack(rerank(described, kept, chunk, assembly.store))
-            rows.append(kept.hstack(baselines))
-            step(len(chunk))
-    return ScoredLists(pl.concat(rows), pl.concat(ranks) if ranks else None)
+    for each in lists:
+        with assembly.clock.time("rank"):
+            scores = pl.Series("score", score(each.features))
+        orders = {name: made for name, order in BASELINES.items() if (made := order(each.features)) is not None}
+        baselines = each.features.select(order.cast(pl.Float32).alias(name) for name, order in orders.items())
+        kept = each.candidates.select("request_id", "item_id", "label").with_columns(scores)
+        if rerank is not None:
+            with assembly.clock.time("rerank"):
+                kept = kept.hstack(rerank(each.features, kept, each.requests, assembly.store))
+        rows.append(kept.hstack(baselines))
+        ranks.append(each.positive_ranks)
+    known = [each for each in ranks if each is not None]
+    return ScoredLists(pl.concat(rows), pl.concat(known) if known else None)
 
 
 def _named(features: Sequence[Feature], names: Sequence[str]) -> tuple[Feature, ...]:

@@ -84,7 +84,8 @@ def evaluate(config: EvaluateConfig, progress: Progress | None = None) -> dict[s
         requests = bundle.own.with_columns(split.requests, log.impressions)
         assembly = replace(recommender.assembly(requests), clock=clock, slates=split.slates)
         rerank = None if recommender.reranker is None else recommender.reranker.rescored
-        scored = score_lists(assembly, recommender.ranker.score, requests, split.positives, tell, rerank)
+        lists = assembly.described(requests, split.positives, tell, "score")
+        scored = score_lists(assembly, lists, recommender.ranker.score, rerank)
         channels = bundle.manifest["recall"]["channels"]
         result = evaluate_stages(
             scored.rows,

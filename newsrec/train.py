@@ -3,6 +3,7 @@
 `python -m newsrec.train --ranker lgbm` and the library function `train` do the same.
 """
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from features.columns import TIME
 from features.events import EventStore
 from features.vocabulary import Vocabulary
 from newsrec.artefacts import Artefact, artefacts
-from newsrec.assembly import Assembly, score_lists, training_data
+from newsrec.assembly import Assembly, Described, kept_rows, rows_of, score_lists, together, training_data
 from newsrec.bundle import fresh_run, refuse_unwritable, writing
 from newsrec.calibration import Calibrator, calibrate
 from newsrec.candidates import SamplingConfig
@@ -73,14 +74,7 @@ def train(config: TrainConfig = DEFAULTS, progress: Progress | None = None, *, l
         _tell_of_other_data(config, log, tell)
 
         # 2 split
-        config = config.settled(log)
-        store = EventStore(log.clicks, log.articles, log.impressions)
-        if config.recall == (ALL,):
-            config = replace(config, recall=working(store, tell.say))
-        refuse_lacking(config.recall or (), store)
-        config.merge.refuse_contradictions(config.recall or ())
-        split = SPLITS[config.candidates or ""](log, store, replace(config.split, seed=config.seed))
-        split = replace(split, requests=own.with_columns(split.requests, log.impressions))
+        config, store, split = _divide(config.settled(log), log, own, tell)
 
         # 3 to 5 recall, candidates, features
         assembly = assembly_of(config, log, store, split, clock, own)
@@ -91,23 +85,28 @@ def train(config: TrainConfig = DEFAULTS, progress: Progress | None = None, *, l
         sampling = replace(config.sampling, seed=config.seed, places=biased)
         rows = training_data(assembly, split.part("train"), split.positives, sampling, tell, split.learn_until)
 
-        # 6 rank
-        ranker = _fit(config, assembly, rows, split, tell)
+        # 6 rank; validation lists are described once, for all stages that look at them
+        valid = list(assembly.described(split.part("valid"), split.positives, tell, "validation lists"))
+        ranker = _fit(config, assembly, rows, valid, tell)
 
         # 7 rerank
         kept_epochs = out.parent / f".{out.name}.reranker.npz"  # the same command goes on there after a kill
-        reranked = _rerank(config, log, assembly, ranker, rows, split, kept_epochs, tell)
-        calibrator = _calibrate(assembly, ranker, reranked, split, tell)
+        reranked = _rerank(config, log, assembly, ranker, rows, split, valid, kept_epochs, tell)
+        calibrator = _calibrate(assembly, ranker, reranked, valid)
+        further = [kept_rows(assembly, each, sampling) for each in valid]
 
         # Shown lists are few and dear: what is measured has seen validation too, with the trees that it chose.
         if split.slates is not None:
-            rows = _more(assembly, rows, split, ("valid",), sampling, tell)
+            rows, further = _joined(assembly, rows, further, sampling, tell), []
             ranker = _refit(config, assembly, ranker, rows)
 
         # 8 evaluate: whole lists of requests that nothing was fitted on
         test = split.part("test")
         rescored, reranks = (None, False) if reranked is None else (reranked.reranker.rescored, reranked.on)
-        scored = score_lists(assembly, ranker.score, test, split.positives, tell, rescored)
+        refits = config.refit and config.kept is None
+        lists = assembly.described(test, split.positives, tell, "score")
+        passing = _keeping(further, assembly, lists, sampling) if refits else lists
+        scored = score_lists(assembly, passing, ranker.score, rescored)
         result = evaluate_stages(
             scored.rows,
             scored.positive_ranks,
@@ -121,9 +120,8 @@ def train(config: TrainConfig = DEFAULTS, progress: Progress | None = None, *, l
         )
         if config.kept is not None:
             ranker = config.kept.ranker
-        elif config.refit:
-            parts = ("valid", "test") if split.slates is None else ("test",)
-            ranker = _refit(config, assembly, ranker, _more(assembly, rows, split, parts, sampling, tell))
+        elif refits:
+            ranker = _refit(config, assembly, ranker, _joined(assembly, rows, further, sampling, tell))
 
     trained = Trained(config, log, found, split, own, assembly, ranker, reranked, calibrator, result)
     metrics = metrics_of(trained, clock, out.name)
@@ -165,6 +163,21 @@ def _tell_of_other_data(config: TrainConfig, log: Log, tell: Progress) -> None:
         tell.say(f"note: parameters were tuned on other data (fingerprint {', '.join(others)}), not on this log's")
 
 
+def _divide(config: TrainConfig, log: Log, own: OwnFeatures, tell: Progress) -> tuple[TrainConfig, EventStore, Split]:
+    """The settled configuration with its channels named, the log, and its requests divided by time.
+
+    Raises:
+        UsageError: A channel whose data the log lacks, or a quota or weight of one that is not asked.
+    """
+    store = EventStore(log.clicks, log.articles, log.impressions)
+    if config.recall == (ALL,):
+        config = replace(config, recall=working(store, tell.say))
+    refuse_lacking(config.recall or (), store)
+    config.merge.refuse_contradictions(config.recall or ())
+    split = SPLITS[config.candidates or ""](log, store, replace(config.split, seed=config.seed))
+    return config, store, replace(split, requests=own.with_columns(split.requests, log.impressions))
+
+
 def assembly_of(
     config: TrainConfig, log: Log, store: EventStore, split: Split, clock: Clock, own: OwnFeatures
 ) -> Assembly:
@@ -190,11 +203,13 @@ def assembly_of(
     )
 
 
-def _fit(config: TrainConfig, assembly: Assembly, rows: RankingData, split: Split, tell: Progress) -> Ranker:
+def _fit(
+    config: TrainConfig, assembly: Assembly, rows: RankingData, valid: Sequence[Described], tell: Progress
+) -> Ranker:
     """A new ranker, or the kept one as it was before it had seen validation and test."""
     if config.kept is not None:
         return _refit(config, assembly, config.kept.ranker, rows)
-    watched = training_data(assembly, split.part("valid"), split.positives, None, tell)
+    watched = rows_of(assembly, valid, None)
     ranker = RANKERS[config.ranker].of(config.params)
     with assembly.clock.time("rank"), tell.stage("rank", 0) as step:
         return ranker.fit(
@@ -206,17 +221,19 @@ def _fit(config: TrainConfig, assembly: Assembly, rows: RankingData, split: Spli
         )
 
 
-def _more(
-    assembly: Assembly,
-    rows: RankingData,
-    split: Split,
-    parts: tuple[str, ...],
-    sampling: SamplingConfig,
-    tell: Progress,
+def _keeping(
+    kept: list[RankingData], assembly: Assembly, lists: Iterable[Described], sampling: SamplingConfig
+) -> Iterator[Described]:
+    """The lists, passed on; their rows, sampled as for training, are added to `kept`."""
+    for each in lists:
+        kept.append(kept_rows(assembly, each, sampling))
+        yield each
+
+
+def _joined(
+    assembly: Assembly, rows: RankingData, further: Sequence[RankingData], sampling: SamplingConfig, tell: Progress
 ) -> RankingData:
-    """The rows and those of further parts, sampled as for training."""
-    more = training_data(assembly, split.part(*parts), split.positives, sampling, tell)
-    return RankingData.concat([rows, more])
+    return RankingData.concat([rows, together(assembly, further, sampling, tell)])
 
 
 def _rerank(
@@ -226,6 +243,7 @@ def _rerank(
     ranker: Ranker,
     rows: RankingData,
     split: Split,
+    valid: Sequence[Described],
     checkpoint: Path,
     tell: Progress,
 ) -> "TrainedReranker | None":
@@ -238,21 +256,20 @@ def _rerank(
         int8=config.int8,
         tasks=config.tasks,
     )
-    requests = {name: split.part(name) for name in ("train", "valid")}
     asked = split.part("train", "valid")
     labels = task_labels(log, asked, split.positives, config.tasks) if config.tasks else None
-    return train_reranker(chosen, assembly, ranker, rows, requests, split.positives, tell, labels)
+    return train_reranker(chosen, assembly, ranker, rows, split.part("train"), valid, split.positives, tell, labels)
 
 
 def _calibrate(
-    assembly: Assembly, ranker: Ranker, reranked: "TrainedReranker | None", split: Split, tell: Progress
+    assembly: Assembly, ranker: Ranker, reranked: "TrainedReranker | None", valid: Sequence[Described]
 ) -> Calibrator:
     """What a score of the served order means, from whole validation lists, those that recall missed included."""
     on = reranked is not None and reranked.on
     rescored = reranked.reranker.rescored if reranked is not None and on else None
-    valid = score_lists(assembly, ranker.score, split.part("valid"), split.positives, tell, rescored).rows
+    rows = score_lists(assembly, valid, ranker.score, rescored).rows
     with assembly.clock.time("calibrate"):
-        return calibrate(valid["rerank" if on else "score"], valid["label"])
+        return calibrate(rows["rerank" if on else "score"], rows["label"])
 
 
 def _refit(config: TrainConfig, assembly: Assembly, ranker: Ranker, rows: RankingData) -> Ranker:

@@ -58,6 +58,8 @@ class TestTheLabel:
         rows = training_data(assembly, split.part("train"), drawn, SamplingConfig())
         ranker = RANKERS["lgbm"].of(FEW_TREES).fit(rows, None)
         test = split.part("test")
-        found = summarise(per_request(score_lists(assembly, ranker.score, test, drawn).rows, test, METRICS))
+        found = summarise(
+            per_request(score_lists(assembly, assembly.described(test, drawn), ranker.score).rows, test, METRICS)
+        )
         assert trained.metrics["rank"]["auc"] > 0.8
         assert found["auc"] == pytest.approx(0.5, abs=4 * np.sqrt(1 / 12 / len(test)))  # a rank drawn evenly from 0..1

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import polars as pl
 import torch
 
-from newsrec.assembly import training_data
+from newsrec.assembly import rows_of
 from newsrec.data import Log
 from newsrec.neural.trainer import METRIC
 from newsrec.neural.vocabulary import IdVocabulary
@@ -68,14 +68,15 @@ def _write_fold(parts: Divided, number: int, rows: RankingData, folder: Path, te
     requests, asked = before(first.part("train"), split), split.part("valid")
     earlier = rows.take(np.isin(rows.request, requests["request_id"].to_numpy()))
     assembly, validating = parts.assembly(0), parts.assembly(number)
-    watched = training_data(validating, asked, split.positives, None, tell)
+    whole = list(validating.described(asked, split.positives, tell, "valid lists"))
+    watched = rows_of(validating, whole, None)
     ranker: Ranker = RANKERS[config.ranker].of(config.params)
     ranker.fit(earlier, watched, categorical=assembly.categorical, seed=config.seed)
     chosen = RerankConfig(config.reranker or "", config.rerank_top)
     settings = settings_before(chosen, assembly)
     train = training_tops(settings, assembly, ranker, earlier, requests, first.positives, config.seed, tell)
     train = weighed(train, earlier)
-    valid = tops_of(validating, settings, split.positives, tell, ranker.score, asked)
+    valid = tops_of(validating, settings, ranker.score, whole)
     vocabulary = IdVocabulary.of(train)
     for name, lists in (("train", train), ("valid", valid)):
         _write_lists(folder / f"{name}-{number}", vocabulary.coded(lists))

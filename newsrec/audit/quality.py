@@ -39,6 +39,6 @@ def _fit(material: Material, assembly: Assembly) -> dict[str, float]:
     categorical = assembly.categorical
     ranker = RANKERS["lgbm"].of(QUICK_TREES).fit(rows, None, categorical=categorical, seed=material.seed)
     test = split.part("test")
-    scored = score_lists(assembly, ranker.score, test, split.positives)
+    scored = score_lists(assembly, assembly.described(test, split.positives), ranker.score)
     figures = summarise(per_request(scored.rows.select("request_id", "item_id", "label", "score"), test, METRICS))
     return {name: round(figures[name], 4) for name in SHOWN}

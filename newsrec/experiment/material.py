@@ -9,8 +9,8 @@ import polars as pl
 
 from features.events import EventStore
 from features.vocabulary import Vocabulary
-from newsrec.assembly import BASELINES, Assembly, chunks
-from newsrec.candidates import label, whole_lists
+from newsrec.assembly import BASELINES, Assembly
+from newsrec.candidates import whole_lists
 from newsrec.data import SLATE_FORMATS, Log, read_log
 from newsrec.errors import UsageError
 from newsrec.experiment.config import Cell, ExperimentConfig
@@ -142,14 +142,9 @@ def _before(log: Log, until: int | None) -> tuple[pl.DataFrame, pl.DataFrame | N
 def _described(assembly: Assembly, split: Split, name: str, tell: Progress) -> DescribedLists:
     requests = split.part(name)
     rows, features = [], []
-    with tell.stage(f"{name} lists", len(requests)) as step:
-        for chunk in chunks(requests):
-            lists, _ = assembly.lists(chunk)
-            candidates = label(assembly.cut(lists), split.positives)
-            described = assembly.describe(candidates, chunk)
-            rows.append(_with_place(candidates, described))
-            features.append(described)
-            step(len(chunk))
+    for each in assembly.described(requests, split.positives, tell, f"{name} lists"):
+        rows.append(_with_place(each.candidates, each.features))
+        features.append(each.features)
     return DescribedLists(pl.concat(rows), pl.concat(features), requests)
 
 

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 
 from features.windows import Ints
-from newsrec.assembly import Assembly, chunks, training_data
+from newsrec.assembly import Assembly, Described, rows_of, training_data
 from newsrec.bundle import telling_of_place
-from newsrec.candidates import SamplingConfig, label
+from newsrec.candidates import SamplingConfig
 from newsrec.data import Log
 from newsrec.errors import UsageError
 from newsrec.evaluation import protocol_line
@@ -98,13 +98,17 @@ class NetworkMaterial:
         longest = max(history_of(name) for name in config.networks)
         settings = replace(settings_before(RerankConfig(POOLING, config.rerank_top), assembly), history=longest)
         rows = training_data(assembly, split.part("train"), split.positives, SamplingConfig(), tell, split.learn_until)
-        watched = training_data(assembly, split.part("valid"), split.positives, None, tell)
+        parts = {name: split.part(name) for name in ("valid", "test")}
+        valid_lists = list(assembly.described(parts["valid"], split.positives, tell, "valid lists"))
+        watched = rows_of(assembly, valid_lists, None)
         categorical = assembly.categorical
         began = time.perf_counter()
         ranker = RANKERS["lgbm"].of(config.params).fit(rows, watched, categorical=categorical)
         seconds = time.perf_counter() - began
         train = training_tops(settings, assembly, ranker, rows, split.part("train"), split.positives, 0, tell)
-        valid, test = (_tops(assembly, split, settings, ranker, part, tell) for part in ("valid", "test"))
+        valid = _tops(assembly, settings, ranker, parts["valid"], valid_lists)
+        test_lists = assembly.described(parts["test"], split.positives, tell, "test lists")
+        test = _tops(assembly, settings, ranker, parts["test"], test_lists)
         if tasks := config.tasks or tasks_in(log):
             labels = task_labels(log, split.part("train", "valid", "test"), split.positives, tasks)
             train = with_tasks(train, labels)
@@ -141,22 +145,17 @@ class NetworkMaterial:
 
 
 def _tops(
-    assembly: Assembly, split: Split, settings: RerankSettings, ranker: Ranker, part: str, tell: Progress
+    assembly: Assembly, settings: RerankSettings, ranker: Ranker, requests: pl.DataFrame, lists: Iterable[Described]
 ) -> Tops:
-    requests = split.part(part)
-    rows, lists = [], []
-    with tell.stage(f"{part} tops", len(requests)) as step:
-        for chunk in chunks(requests):
-            candidates = label(assembly.cut(assembly.lists(chunk)[0]), split.positives)
-            described = assembly.describe(candidates, chunk)
-            scored = candidates.select("request_id", "item_id", "label").with_columns(
-                pl.Series("score", ranker.score(described))
-            )
-            rows.append(scored)
-            lists.append(top_lists(described, scored, chunk, assembly.store, settings))
-            step(len(chunk))
+    rows, tops = [], []
+    for each in lists:
+        scored = each.candidates.select("request_id", "item_id", "label").with_columns(
+            pl.Series("score", ranker.score(each.features))
+        )
+        rows.append(scored)
+        tops.append(top_lists(each.features, scored, each.requests, assembly.store, settings))
     scored = pl.concat(rows)
-    return Tops(scored, lists_place(scored, settings.top), concatenated(lists), requests)
+    return Tops(scored, lists_place(scored, settings.top), concatenated(tops), requests)
 
 
 def run_cell(material: NetworkMaterial, cell: NetworkCell) -> tuple[dict[str, Any], pl.DataFrame]:

@@ -6,7 +6,7 @@ ranker's order (`newsrec.rerankers.blending`). Only then it is switched on.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,7 @@ import polars as pl
 import torch
 
 from features.windows import Ints
-from newsrec.assembly import Assembly, chunks
-from newsrec.candidates import label
+from newsrec.assembly import Assembly, Described
 from newsrec.errors import UsageError
 from newsrec.evaluation.comparison import Difference
 from newsrec.neural.checkpoint import Checkpoint
@@ -131,7 +130,8 @@ def train_reranker(
     assembly: Assembly,
     ranker: Ranker,
     rows: RankingData,
-    requests: dict[str, pl.DataFrame],
+    requests: pl.DataFrame,
+    valid: Sequence[Described],
     positives: pl.DataFrame,
     tell: Progress,
     labels: pl.DataFrame | None = None,
@@ -143,7 +143,8 @@ def train_reranker(
         assembly: Channels and features.
         ranker: Fitted on `rows`.
         rows: Its training rows, for the rankers of the folds.
-        requests: `train` and `valid`.
+        requests: Of `rows`.
+        valid: Whole lists of the validation requests.
         positives: `request_id, item_id`.
         tell: Told of stages and of the verdict.
         labels: Of the tasks beside the click, `newsrec.tasks.task_labels` of both parts; None where there are none.
@@ -151,26 +152,26 @@ def train_reranker(
     seed = config.trainer.seed
     settings = settings_before(config, assembly)
     name, sha256 = settings.name, settings.sha256
-    train = weighed(training_tops(settings, assembly, ranker, rows, requests["train"], positives, seed, tell), rows)
-    valid = tops_of(assembly, settings, positives, tell, ranker.score, requests["valid"])
+    train = weighed(training_tops(settings, assembly, ranker, rows, requests, positives, seed, tell), rows)
+    watched = tops_of(assembly, settings, ranker.score, valid)
     if labels is not None:
-        train, valid = (with_tasks(lists, labels) for lists in (train, valid))
+        train, watched = (with_tasks(lists, labels) for lists in (train, watched))
     with assembly.clock.time("rerank"):
         with tell.stage("rerank", 0) as step:
             of = f"{name} {sha256} {dict(config.network)}"
             checkpoint = None if config.checkpoint is None else Checkpoint(config.checkpoint, of)
-            model, fitted, files = train_network(config, settings, train, valid, lambda _: step(1), checkpoint)
-        gain = judge(valid, fitted.logits, requests["valid"], seed)
+            model, fitted, files = train_network(config, settings, train, watched, lambda _: step(1), checkpoint)
+        gain = judge(watched, fitted.logits, pl.concat(each.requests for each in valid), seed)
         made = partial(Reranker, model=files[MODEL_FILE])
-        blend = fit_blend(valid, log_odds(made(settings).probabilities(valid)))
+        blend = fit_blend(watched, log_odds(made(settings).probabilities(watched)))
     settings = replace(settings, blend=blend, on=gain.low > 0 and blend.weight > 0)
-    of_tasks = task_figures(model, IdVocabulary.of(train).coded(valid)) if valid.further else {}
+    of_tasks = task_figures(model, IdVocabulary.of(train).coded(watched)) if watched.further else {}
     tell.say(f"reranker {name}: {fitted.curves.verdict()}")
     for task, told in of_tasks.items():
         tell.say(f"task {task}: auc {told['auc']:.4f} over {told['positives']:,.0f} of {told['rows']:,.0f} candidates")
     tell.say(_verdict(settings, gain))
     if config.int8:
-        files |= int8_files(made(settings), files, valid)
+        files |= int8_files(made(settings), files, watched)
     return TrainedReranker(made(settings), fitted.curves, gain, files, config, of_tasks)
 
 
@@ -243,9 +244,11 @@ def training_tops(
     tell: Progress,
 ) -> Lists:
     """Tops of training requests, each scored by a ranker that was fitted on earlier ones only."""
-    lists = partial(tops_of, assembly, settings, positives, tell)
     return concatenated(
-        [lists(earlier.score, fold) for earlier, fold in _forward(ranker, rows, requests, assembly, seed)]
+        [
+            tops_of(assembly, settings, earlier.score, assembly.described(fold, positives, tell, "tops"))
+            for earlier, fold in _forward(ranker, rows, requests, assembly, seed)
+        ]
     )
 
 
@@ -321,25 +324,13 @@ def auc_of_lists(scores: npt.NDArray[Any], positive: npt.NDArray[np.bool_], of: 
     return float("nan") if found is None else float(found)
 
 
-def tops_of(
-    assembly: Assembly,
-    settings: RerankSettings,
-    positives: pl.DataFrame,
-    tell: Progress,
-    score: Score,
-    requests: pl.DataFrame,
-) -> Lists:
-    """The ranker's top of each request, whole lists being scored and described."""
+def tops_of(assembly: Assembly, settings: RerankSettings, score: Score, lists: Iterable[Described]) -> Lists:
+    """The ranker's top of each request, whole lists being scored."""
     parts = []
-    with tell.stage("tops", len(requests)) as step:
-        for chunk in chunks(requests):
-            lists, _ = assembly.lists(chunk)
-            candidates = label(assembly.cut(lists), positives)
-            described = assembly.describe(candidates, chunk)
-            with assembly.clock.time("rank"):
-                scored = candidates.with_columns(pl.Series("score", score(described)))
-            parts.append(top_lists(described, scored, chunk, assembly.store, settings))
-            step(len(chunk))
+    for each in lists:
+        with assembly.clock.time("rank"):
+            scored = each.candidates.with_columns(pl.Series("score", score(each.features)))
+        parts.append(top_lists(each.features, scored, each.requests, assembly.store, settings))
     return concatenated(parts)
 
 

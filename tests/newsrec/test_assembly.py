@@ -13,7 +13,7 @@ from features.catalog import FEATURES, features_for, parts_of
 from features.events import EventStore
 from features.vocabulary import Vocabulary
 from newsrec import assembly as module
-from newsrec.assembly import Assembly, ScoredLists, chunks, score_lists, training_data
+from newsrec.assembly import Assembly, ScoredLists, chunks, rows_of, score_lists, training_data
 from newsrec.candidates import SamplingConfig, label, sample_negatives
 from newsrec.data import Log
 from newsrec.errors import UsageError
@@ -45,7 +45,7 @@ def by_rank(features: pl.DataFrame) -> np.ndarray:
 
 
 def scored(assembly: Assembly, split: Split = SPLIT) -> ScoredLists:
-    return score_lists(assembly, by_rank, split.part("test"), split.positives)
+    return score_lists(assembly, assembly.described(split.part("test"), split.positives), by_rank)
 
 
 def parts(data: RankingData) -> list[object]:
@@ -181,6 +181,14 @@ class TestTrainingData:
         one, other = (d.features.with_columns(pl.Series("request", d.request)) for d in (few, all_rows))
         assert one.equals(one.select(key).join(other, on=key, maintain_order="left").select(one.columns))
 
+    @pytest.mark.parametrize("sampling", [SAMPLING, SamplingConfig(sampler="random+hard", seed=3), None])
+    def test_lists_that_are_described_already_give_the_same_rows(self, sampling: SamplingConfig | None) -> None:
+        assembly = assembly_of()
+        lists = list(assembly.described(TRAIN, SPLIT.positives))
+        expected = training_data(assembly, TRAIN, SPLIT.positives, sampling)
+        assert parts(rows_of(assembly, lists, sampling)) == parts(expected)
+        assert parts(rows_of(assembly, lists, sampling)) == parts(expected)
+
     def test_rows_of_a_request_stand_together(self) -> None:
         request = training_data(assembly_of(), TRAIN, SPLIT.positives, SAMPLING).request
         assert (np.diff(request) != 0).sum() + 1 == len(set(request))
@@ -241,7 +249,8 @@ class TestScoreLists:
         assert 0 < found["recall_rank"].null_count() < len(found)
 
     def test_nothing_clicked_labels_nothing(self) -> None:
-        found = score_lists(assembly_of(), by_rank, SPLIT.part("test"), SPLIT.positives.clear())
+        assembly = assembly_of()
+        found = score_lists(assembly, assembly.described(SPLIT.part("test"), SPLIT.positives.clear()), by_rank)
         assert found.rows["label"].sum() == 0
         assert len(found.rows) == len(scored(assembly_of()).rows)
         assert found.positive_ranks.is_empty()
@@ -285,11 +294,15 @@ class TestShownLists:
         told = self.SLATES.group_by("request_id").agg(pl.len(), pl.col("label").sum())
         both = told.filter(pl.col("label").is_between(1, pl.col("len") - 1))
         assert len(data) == both["len"].sum() > 0
+        lists = self.of().described(self.REQUESTS, self.POSITIVES)
+        assert parts(rows_of(self.of(), lists, SamplingConfig(top=0, others=0))) == parts(data)
         assert set(data.request) == set(both["request_id"])
         assert set(data.weight) == {1.0}
 
     def test_recall_is_not_measured(self) -> None:
-        found = score_lists(self.of(), lambda f: np.zeros(len(f), np.float32), self.REQUESTS, self.POSITIVES)
+        assembly = self.of()
+        lists = assembly.described(self.REQUESTS, self.POSITIVES)
+        found = score_lists(assembly, lists, lambda f: np.zeros(len(f), np.float32))
         assert found.positive_ranks is None
         assert found.baselines == ("popularity", "click_rate", "recency")
         assert (

@@ -156,7 +156,7 @@ def test_scores_are_those_of_training(trained: TrainResult, served: Recommender,
     channels = manifest["recall"]["channels"]
     assembly = Assembly.of(store, channels, settings, served.vocabulary, manifest["features"])
     asked = split.part("test").sample(200, seed=0)
-    rows = score_lists(assembly, served.ranker.score, asked, split.positives).rows
+    rows = score_lists(assembly, assembly.described(asked, split.positives), served.ranker.score).rows
     best = rows.sort("request_id", "score", "item_id", descending=[False, True, False]).group_by(
         "request_id", maintain_order=True
     )
