@@ -16,19 +16,21 @@ from features.events import EventStore
 from features.vocabulary import Vocabulary
 from newsrec import train_output
 from newsrec.artefacts import DETECTORS
-from newsrec.assembly import BASELINES
+from newsrec.assembly import BASELINES, training_data
 from newsrec.bundle import read_manifest, sha256
 from newsrec.candidates import MergeConfig
 from newsrec.data import FORMATS, SLATE_FORMATS, Log, ReadOptions, read_log, write_log
 from newsrec.earlier import config_of_run
 from newsrec.errors import BundleError, DataError, UsageError
+from newsrec.own import OwnFeatures
 from newsrec.params import load_params
-from newsrec.progress import Silent, Step
+from newsrec.progress import Clock, Silent, Step
+from newsrec.rankers import RANKERS, RankingData
 from newsrec.recall import CHANNELS, DEFAULT_CHANNELS
 from newsrec.serve import Recommender
 from newsrec.simulate import SimulationConfig, simulate
 from newsrec.split import SplitConfig, split_log
-from newsrec.train import TrainResult, read, train
+from newsrec.train import TrainResult, assembly_of, read, train
 from newsrec.train_config import TrainConfig
 from tests.conftest import FEW_TREES
 from tests.factories import clicks_of, equipped, log_of, requests_of, rich_log, small_log
@@ -38,6 +40,7 @@ QUICK = TrainConfig(
     split=SplitConfig(test_days=0.5, valid_days=0.5, warmup_hours=2),
 )
 """A run over `small_log` in well under a second."""
+PERIODS = ("train", "valid", "test")
 HALF_DAYS = SplitConfig(test_days=0.5, valid_days=0.5)
 FIGURES = {"mrr@5", "hit@5", "ndcg@5", "ndcg@10", "auc", "gauc"}
 FILES = {
@@ -254,6 +257,19 @@ class TestState:
     ) -> None:
         assert trained.metrics["rank"] == measured.metrics["rank"]
         assert len({sha256(result.run / "lambdarank.txt") for result in (trained, measured)}) == 2
+
+    def test_the_model_that_serves_learned_from_the_requests_of_all_periods(self, tmp_path: Path) -> None:
+        log = small_log(1)
+        config = QUICK.settled(log)
+        result = train(replace(QUICK, out=tmp_path / "run"), log=log)
+        store = EventStore(log.clicks, log.articles, log.impressions)
+        split = split_log(log, store, config.split)
+        assembly = assembly_of(config, log, store, split, Clock(), OwnFeatures())
+        rows = [training_data(assembly, split.part(name), split.positives, config.sampling) for name in PERIODS]
+        watched = training_data(assembly, split.part("valid"), split.positives, None)
+        ranker = RANKERS["lgbm"].of(config.params).fit(rows[0], watched, categorical=assembly.categorical)
+        ranker.refit(RankingData.concat(rows), categorical=assembly.categorical).save(tmp_path)
+        assert (tmp_path / "lambdarank.txt").read_text() == (result.run / "lambdarank.txt").read_text()
 
     def test_no_refit_of_last_clicks_holds_all_but_what_was_asked_for(self, tmp_path: Path) -> None:
         log = simulate(SimulationConfig(users=120, days=2)).log
