@@ -23,7 +23,8 @@ from newsrec.tensors import Array, Batch, Floats, Lists, batches, padded
 METRIC = "mrr@5"
 CURVE_LISTS = 4_000
 """Training lists, at most, that the training curve is measured on."""
-SCORING_BATCH = 512
+SCORING_BATCH = 128
+"""Lists scored at once: what a layer makes of more does not fit a processor's cache, and takes twice as long."""
 
 
 @dataclass(frozen=True)
