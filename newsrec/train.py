@@ -86,7 +86,7 @@ def train(config: TrainConfig = DEFAULTS, progress: Progress | None = None, *, l
         rows = training_data(assembly, split.part("train"), split.positives, sampling, tell, split.learn_until)
 
         # 6 rank; validation lists are described once, for all stages that look at them
-        valid = list(assembly.described(split.part("valid"), split.positives, tell, "validation lists"))
+        valid = list(assembly.described(split.part("valid"), split.positives, tell, "validation"))
         ranker = _fit(config, assembly, rows, valid, tell)
 
         # 7 rerank

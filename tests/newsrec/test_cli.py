@@ -361,7 +361,7 @@ class TestTraining:
         for run, done in two_runs:
             lines = done.stderr.splitlines()
             assert all(re.fullmatch(r" +\d+\.\d s  \w+: [\d,]+( of [\d,]+)?( in \d+\.\d s)?", line) for line in lines)
-            assert {line.split()[2] for line in lines} == {"features:", "rank:", "score:"}
+            assert {line.split()[2] for line in lines} == {"features:", "validation:", "rank:", "score:"}
             assert "\x1b" not in done.stdout + done.stderr
             assert done.stdout.rstrip().endswith(f"run: {run}")
             for word in ("temporal split", "baseline popularity", "mrr@5", *DEFAULT_CHANNELS):
