@@ -139,7 +139,10 @@ class Assembly:
             requests: Canonical requests.
             positives: `request_id, item_id`; may be empty, and may hold other requests too.
             progress: Told after each chunk, when the next is asked for.
-            stage: What it is told.
+            stage: What it is told: one word.
+
+        Yields:
+            At most `CHUNK_REQUESTS` requests at a time, ordered by moment; nothing for no requests.
         """
         with (progress or Silent()).stage(stage, len(requests)) as step:
             for chunk in chunks(requests):

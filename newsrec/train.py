@@ -94,6 +94,7 @@ def train(config: TrainConfig = DEFAULTS, progress: Progress | None = None, *, l
         reranked = _rerank(config, log, assembly, ranker, rows, split, valid, kept_epochs, tell)
         calibrator = _calibrate(assembly, ranker, reranked, valid)
         further = [kept_rows(assembly, each, sampling) for each in valid]
+        del valid  # whole lists are large, and the fits that follow are the most that a run holds
 
         # Shown lists are few and dear: what is measured has seen validation too, with the trees that it chose.
         if split.slates is not None:

@@ -68,7 +68,7 @@ def _write_fold(parts: Divided, number: int, rows: RankingData, folder: Path, te
     requests, asked = before(first.part("train"), split), split.part("valid")
     earlier = rows.take(np.isin(rows.request, requests["request_id"].to_numpy()))
     assembly, validating = parts.assembly(0), parts.assembly(number)
-    whole = list(validating.described(asked, split.positives, tell, "valid lists"))
+    whole = list(validating.described(asked, split.positives, tell, "validation"))
     watched = rows_of(validating, whole, None)
     ranker: Ranker = RANKERS[config.ranker].of(config.params)
     ranker.fit(earlier, watched, categorical=assembly.categorical, seed=config.seed)
