@@ -6,7 +6,6 @@ scores. Sampling comes after recall and only for training; what validation and t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
 from typing import Final
 
 import numpy as np
@@ -85,29 +84,34 @@ def propose(
         `request_id, item_id`, `<channel>_score` (Float32) and `<channel>_rank` (UInt16) per channel, null where it did
         not propose the article, and `recall_rank` (UInt16, 1 is best); sorted by request (in their order) and rank.
     """
-    frames = [
-        _within(channel.recall(requests), merge.quotas.get(name)).rename(
-            {"score": f"{name}_score", "rank": f"{name}_rank"}
-        )
-        for name, channel in channels.items()
-    ]
-    # Channels after the first only add columns and rows; a row that several propose stays one.
-    merged = reduce(lambda a, b: a.join(b, on=["row", "item"], how="full", coalesce=True), frames)
-    fused = pl.sum_horizontal(
-        (merge.weights.get(name, 1.0) / (FUSION_OFFSET + pl.col(f"{name}_rank").cast(pl.Float64))).fill_null(0.0)
-        for name in channels
-    )
+    found = {name: _within(channel.recall(requests), merge.quotas.get(name)) for name, channel in channels.items()}
+    n_items = requests.store.n_items
+    keys = [each["row"].to_numpy().astype(np.int64) * n_items + each["item"].to_numpy() for each in found.values()]
+    # A row that several channels propose stays one. Sorted numbers are found again in a fraction of a join's time.
+    distinct, place = np.unique(np.concatenate(keys), return_inverse=True)
+    places = np.split(place, np.cumsum([len(each) for each in keys])[:-1])
+    row, item = distinct // n_items, distinct % n_items
+    fused, said = np.zeros(len(distinct)), {}
+    for (name, each), at in zip(found.items(), places, strict=True):
+        rank, score = np.zeros(len(distinct), np.uint16), np.zeros(len(distinct), np.float32)
+        rank[at], score[at] = each["rank"].to_numpy(), each["score"].to_numpy()
+        fused[at] += merge.weights.get(name, 1.0) / (FUSION_OFFSET + rank[at].astype(np.float64))
+        said |= {f"{name}_score": score, f"{name}_rank": rank}
     # Ties by the article's id: codes depend on the order in which a running store met the articles.
-    tie = pl.Series("tie", requests.store.item_order[merged["item"].to_numpy()])
-    ordered = merged.with_columns(fused.alias("fused"), tie).sort(
-        ["row", "fused", "tie"], descending=[False, True, False]
+    order = pl.DataFrame({"row": row, "fused": fused, "tie": requests.store.item_order[item]}).select(
+        pl.arg_sort_by("row", "fused", "tie", descending=[False, True, False])
     )
-    ranked = ordered.with_columns(pl.Series("recall_rank", _place_in_group(ordered["row"]), dtype=pl.UInt16))
+    ranked = pl.DataFrame({"row": row, "item": item, **said})[order.to_series()]
+    silent = {name: pl.col(f"{name}_rank") == 0 for name in channels}
     return ranked.select(
         requests.frame["request_id"].gather(ranked["row"]).alias("request_id"),
         items.gather(ranked["item"]).alias("item_id"),
-        *(f"{name}_{what}" for name in channels for what in ("score", "rank")),
-        "recall_rank",
+        *(
+            pl.when(~silent[name]).then(f"{name}_{what}").alias(f"{name}_{what}")
+            for name in channels
+            for what in ("score", "rank")
+        ),
+        pl.Series("recall_rank", _place_in_group(ranked["row"]), dtype=pl.UInt16),
     )
 
 
