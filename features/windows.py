@@ -333,6 +333,18 @@ def _search(ordered: Ints, wanted: Ints) -> Ints:
     return place
 
 
+def places_in(ascending: npt.NDArray[np.integer], wanted: npt.NDArray[np.integer]) -> Ints:
+    """Where each number stands among distinct ascending ones, -1 where it does not; the shape of `wanted`.
+
+    >>> places_in(np.array([2, 5]), np.array([5, 3, 9])).tolist()
+    [1, -1, -1]
+    """
+    place = np.searchsorted(ascending, wanted)
+    there = place < len(ascending)
+    there[there] = ascending[place[there]] == wanted[there]
+    return np.where(there, place, -1)
+
+
 def sequence_order(user: Ints, time: Ints, item: Ints) -> Ints:
     """Order of clicks inside each user's history: by time, ties by item, so that the input's order does not matter."""
     return np.lexsort((item, time, user)).astype(np.int64)

@@ -6,9 +6,10 @@ scores. Sampling comes after recall and only for training; what validation and t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from newsrec.errors import UsageError
@@ -91,7 +92,8 @@ def propose(
     distinct, place = np.unique(np.concatenate(keys), return_inverse=True)
     places = np.split(place, np.cumsum([len(each) for each in keys])[:-1])
     row, item = distinct // n_items, distinct % n_items
-    fused, said = np.zeros(len(distinct)), {}
+    fused = np.zeros(len(distinct))
+    said: dict[str, npt.NDArray[Any]] = {}
     for (name, each), at in zip(found.items(), places, strict=True):
         rank, score = np.zeros(len(distinct), np.uint16), np.zeros(len(distinct), np.float32)
         rank[at], score[at] = each["rank"].to_numpy(), each["score"].to_numpy()

@@ -10,11 +10,12 @@ from functools import cached_property
 from typing import Protocol, Self
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from features.columns import HOUR, MINUTE
 from features.events import EventStore, milliseconds, read_before
-from features.windows import NO_TIME, Ints, grid_before
+from features.windows import NO_TIME, Ints, grid_before, places_in
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,10 @@ class RecallRequests:
         )
 
     @cached_property
-    def seen(self) -> pl.DataFrame:
-        """Every (`row`, `item`) that may not be shown again, distinct: what the user clicked before."""
+    def read(self) -> Ints:
+        """What may not be shown again, as the user clicked it before: `row * n_items + item`, ascending, distinct."""
         row, item = read_before(self.store, self.user, self.at)
-        return pl.DataFrame({"row": row.astype(np.uint32), "item": item}).unique()
+        return np.unique(row * self.store.n_items + item)
 
     def rows(self, chosen: Ints) -> "RecallRequests":
         """Only the given rows, in the given order."""
@@ -128,10 +129,11 @@ def clicks_per_bucket(store: EventStore, settings: RecallSettings, first: int) -
     return counted.sort("bucket")
 
 
-def alive(scored: pl.DataFrame, requests: RecallRequests) -> pl.DataFrame:
-    """Only the rows (`row, item`) whose article exists at the request."""
-    exists = requests.store.exists_from[scored["item"].to_numpy()]
-    return scored[np.flatnonzero(exists < requests.at[scored["row"].to_numpy()])]
+def proposable(row: Ints, item: Ints, requests: RecallRequests) -> npt.NDArray[np.bool_]:
+    """Whether each article may be proposed to the request beside it: it exists, and the user has not read it."""
+    again = places_in(requests.read, row.astype(np.int64) * requests.store.n_items + item) >= 0
+    found: npt.NDArray[np.bool_] = (requests.store.exists_from[item] < requests.at[row]) & ~again
+    return found
 
 
 def young_articles(store: EventStore, known_at: int, until: int, max_age: int) -> Ints:

@@ -10,7 +10,7 @@ import polars as pl
 from scipy.sparse import csr_matrix
 
 from features.events import read_before
-from features.windows import Ints
+from features.windows import Ints, places_in
 from newsrec.recall.base import RecallRequests, top_rows
 
 Floats = npt.NDArray[np.float64]
@@ -50,10 +50,8 @@ def best_of(
     scores[~out] = 0.0
     own = read[rows]
     row, item = np.repeat(np.arange(len(rows)), np.diff(own.indptr)), own.indices
-    place = np.searchsorted(items, item)
-    there = place < len(items)
-    there[there] = items[place[there]] == item[there]
-    scores[row[there], place[there]] = 0.0
+    place = places_in(items, item)
+    scores[row[place >= 0], place[place >= 0]] = 0.0
     row, column = largest(scores, depth)
     found = {"row": rows[row].astype(np.uint32), "item": items[column], "score": scores[row, column]}
     return top_rows(pl.DataFrame(found).filter(pl.col("score") > 0), requests, depth)

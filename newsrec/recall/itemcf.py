@@ -10,12 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
+from scipy.sparse import csr_matrix
 
 from features.columns import HOUR
 from features.events import EventStore
 from features.windows import Ints, previous_in_sequence
 from newsrec.recall.base import RecallSettings, clicks_per_bucket
 from newsrec.recall.neighbours import NeighbourChannel
+from newsrec.recall.windows import entries
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class ItemCFParams:
 
 WEIGHT_UNIT = 1_000
 """Pair weights are kept in thousandths."""
+STEPS = 24
+"""So many refreshes further, what comes in and falls out is added up; later, the whole window."""
 
 
 class ItemCF(NeighbourChannel[ItemCFParams]):
@@ -65,6 +69,7 @@ class ItemCF(NeighbourChannel[ItemCFParams]):
         self._window = self._buckets(settings)
         self._first_bucket = settings.first_bucket(self._window)
         self._pairs = self._count_pairs()
+        self._kept: tuple[int, csr_matrix] | None = None
         self._clicks = clicks_per_bucket(store, settings, self._first_bucket)
 
     def _buckets(self, settings: RecallSettings) -> int:
@@ -90,27 +95,34 @@ class ItemCF(NeighbourChannel[ItemCFParams]):
         return pl.concat(frames).group_by("bucket", "source", "target").agg(pl.col("weight").sum()).sort("bucket")
 
     def _similar(self, grid: int, sources: Ints) -> pl.DataFrame:
-        buckets, click_buckets = self._pairs["bucket"].to_numpy(), self._clicks["bucket"].to_numpy()
-        low, high = np.searchsorted(buckets, [grid - self._window, grid])
-        wanted = pl.DataFrame({"source": sources})
-        pairs = self._pairs[int(low) : int(high)].join(wanted, on="source", how="semi")
-        low, high = np.searchsorted(click_buckets, [grid - self._window, grid])
-        clicks = self._clicks[int(low) : int(high)].group_by("item").agg(pl.col("n").sum())
-        similarity = (
-            pl.col("weight")
-            / WEIGHT_UNIT
-            / pl.col("n").sqrt()
-            / pl.col("n_target").cast(pl.Float64).pow(self.params.popularity_power)
-        )
-        return (
-            pairs.group_by("source", "target")
-            .agg(pl.col("weight").sum())
-            # A neighbour may have been clicked before the window began only: count it as clicked once.
-            .join(clicks, left_on="source", right_on="item", how="left")
-            .join(clicks.rename({"n": "n_target"}), left_on="target", right_on="item", how="left")
-            .with_columns(pl.col("n", "n_target").fill_null(1))
-            .select("source", "target", similarity.alias("similarity"))
-        )
+        source, target, weight = entries(self._window_before(grid)[sources])
+        source = sources[source]
+        low, high = np.searchsorted(self._clicks["bucket"].to_numpy(), [grid - self._window, grid])
+        clicks = self._clicks[int(low) : int(high)]
+        n = np.zeros(self._store.n_items, np.int64)
+        np.add.at(n, clicks["item"].to_numpy(), clicks["n"].to_numpy())
+        # A neighbour may have been clicked before the window began only: count it as clicked once.
+        n = np.maximum(n, 1).astype(np.float64)
+        similarity = weight / WEIGHT_UNIT / np.sqrt(n)[source] / (n**self.params.popularity_power)[target]
+        return pl.DataFrame({"source": source, "target": target, "similarity": similarity})
+
+    def _window_before(self, grid: int) -> csr_matrix:
+        """Weights of the pairs that a refresh remembers, whole numbers, (n_items, n_items); cheapest in order."""
+        kept = self._kept
+        if kept is None or not 0 <= grid - kept[0] <= STEPS:
+            kept = (grid, self._summed(grid - self._window, grid))
+        at, window = kept
+        for step in range(at, grid):
+            window = window + self._summed(step, step + 1) - self._summed(step - self._window, step - self._window + 1)
+        self._kept = (grid, window)
+        return window
+
+    def _summed(self, first: int, until: int) -> csr_matrix:
+        """Weights of the pairs of some buckets, shape (n_items, n_items)."""
+        low, high = np.searchsorted(self._pairs["bucket"].to_numpy(), [first, until])
+        source, target, weight = (self._pairs[name][int(low) : int(high)] for name in ("source", "target", "weight"))
+        shape = (self._store.n_items, self._store.n_items)
+        return csr_matrix((weight.to_numpy(), (source.to_numpy(), target.to_numpy())), shape=shape)
 
 
 def _pairs(bucket: Ints, source: Ints, target: Ints, weight: np.ndarray) -> pl.DataFrame:

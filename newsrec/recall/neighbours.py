@@ -12,10 +12,12 @@ from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import polars as pl
+from scipy.sparse import csr_matrix
 
 from features.events import EventStore, history
-from features.windows import Ints, grid_before
-from newsrec.recall.base import RecallRequests, RecallSettings, alive, nothing, top_rows
+from features.windows import Ints, grid_before, places_in
+from newsrec.recall.base import RecallRequests, RecallSettings, nothing, proposable, top_rows
+from newsrec.recall.windows import entries
 
 FEW_SOURCES = 500
 """So few articles at one refresh are looked up in a table of all, which is kept until another refresh is asked for."""
@@ -88,10 +90,10 @@ class ItemToItem:
         )
 
     def _neighbours(self, wanted: pl.DataFrame) -> pl.DataFrame:
-        """Best neighbours `grid, source, target, similarity` of each wanted (grid, source)."""
+        """Best neighbours `grid, source, target, similarity` of each wanted (grid, source), sorted by these."""
         grids = wanted["grid"].unique()
         if len(grids) == 1 and len(wanted) <= FEW_SOURCES:
-            return self._looked_up(int(grids[0]), wanted["source"].to_numpy())
+            return self._looked_up(int(grids[0]), wanted["source"].sort().to_numpy())
         # In order of time: a channel that trains goes on from the model before.
         tables = [
             self._of_grid(int(grid), sources["source"].to_numpy())
@@ -135,14 +137,20 @@ class ItemToItem:
         return [asked[low:high] for low, high in pairwise(bounds)]
 
     def _score(self, asked: pl.DataFrame, neighbours: pl.DataFrame, requests: RecallRequests) -> pl.DataFrame:
-        scored = (
-            asked.join(neighbours, on=["grid", "source"])
-            .group_by("row", pl.col("target").alias("item"))
-            # Rounded: the terms arrive in any order, and their float sum must not show it.
-            .agg((pl.col("weight") * pl.col("similarity")).sum().round(9).alias("score"))
-            .join(requests.seen, on=["row", "item"], how="anti")
-        )
-        return top_rows(alive(scored, requests), requests, self._settings.depth)
+        n_items = self._store.n_items
+        # Neighbours stand by refresh and source, so each source's are a row of a matrix.
+        source = neighbours["grid"].to_numpy() * n_items + neighbours["source"].to_numpy()
+        borders = np.flatnonzero(np.diff(source, prepend=-1, append=-1)) if len(source) else np.zeros(1, np.int64)
+        values = neighbours["similarity"].to_numpy(), neighbours["target"].to_numpy(), borders
+        alike = csr_matrix(values, shape=(len(borders) - 1, n_items))
+        place = places_in(source[borders[:-1]], asked["grid"].to_numpy() * n_items + asked["source"].to_numpy())
+        told = asked.filter(place >= 0)
+        votes = told["weight"].to_numpy(), (told["row"].to_numpy(), place[place >= 0])
+        row, item, score = entries(csr_matrix(votes, shape=(len(requests.at), alike.shape[0])) @ alike)
+        may = proposable(row, item, requests)
+        # Rounded: a float sum must not show in which order its terms were added.
+        found = {"row": row[may].astype(np.uint32), "item": item[may], "score": np.round(score[may], 9)}
+        return top_rows(pl.DataFrame(found), requests, self._settings.depth)
 
 
 class NeighbourParams(Protocol):

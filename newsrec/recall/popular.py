@@ -16,9 +16,9 @@ from features.windows import Ints, grid_before
 from newsrec.recall.base import (
     RecallRequests,
     RecallSettings,
-    alive,
     by_score,
     clicks_per_bucket,
+    proposable,
     top_rows,
 )
 
@@ -67,8 +67,9 @@ class Popular:
         grid = grid_before(requests.statistics_at, self._settings.refresh_ms)
         lists = self._lists(np.unique(grid), SPARE * self._settings.depth)
         rows = pl.DataFrame({"row": np.arange(len(grid), dtype=np.uint32), "grid": grid})
-        scored = rows.join(lists, on="grid").drop("grid").join(requests.seen, on=["row", "item"], how="anti")
-        return top_rows(alive(scored, requests), requests, self._settings.depth)
+        scored = rows.join(lists, on="grid").drop("grid")
+        may = proposable(scored["row"].to_numpy(), scored["item"].to_numpy(), requests)
+        return top_rows(scored.filter(may), requests, self._settings.depth)
 
     def _buckets(self, settings: RecallSettings) -> list[int]:
         """Lengths of the windows in refreshes."""

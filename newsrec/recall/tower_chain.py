@@ -15,7 +15,7 @@ import numpy.typing as npt
 from features.articles import UNIT
 from features.columns import DAY, HOUR, MINUTE
 from features.events import EventStore
-from features.windows import Ints, previous_in_sequence, sequence_order
+from features.windows import Ints, places_in, previous_in_sequence, sequence_order
 from newsrec.recall.base import RecallSettings
 from newsrec.recall.dense import Floats
 from newsrec.recall.towers import (
@@ -85,10 +85,7 @@ class Model:
 
     def places(self, item: Ints) -> Ints:
         """Row of each article among those known, -1 where it is not; shape kept."""
-        place = np.searchsorted(self.known, item)
-        there = place < len(self.known)
-        there[there] = self.known[place[there]] == item[there]
-        return np.where(there, place, -1)
+        return places_in(self.known, item)
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,20 @@ def test_chunks_do_not_change_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert recalled(log, "itemcf", asked).equals(whole)
 
 
+def test_refreshes_in_any_order_know_what_each_knows_alone() -> None:
+    """Going on by a few refreshes adds and takes away pairs; far ahead, back and before the log all is summed anew."""
+    log = small_log(6)
+    store, settings = EventStore(log.clicks, log.articles), RecallSettings()
+    params = ItemCFParams(window_hours=4.0)
+    running = ItemCF(params).fit(store, settings)
+    first = int(store.sequences.time.min()) // settings.refresh_ms
+    steps = [first + steps for steps in (20, 21, 23, 40, 80, 24, -3, 104, 105, 300)]
+    found = [running.table(step * settings.refresh_ms) for step in steps]
+    alone = [ItemCF(params).fit(store, settings).table(step * settings.refresh_ms) for step in steps]
+    assert sum(table.height > 0 for table in alone) >= 7
+    assert all(one.equals(other) for one, other in zip(found, alone, strict=True))
+
+
 def test_table_lists_the_neighbours_of_every_article() -> None:
     store = EventStore(
         clicks_of([(1, 7, 0.0), (1, 8, 1.0), (2, 5, 40.0), (2, 6, 41.0)]), pl.DataFrame({"item_id": [3]})
