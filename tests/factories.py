@@ -18,6 +18,7 @@ from features.events import EventStore, take
 from features.vocabulary import Vocabulary
 from newsrec.candidates import propose
 from newsrec.data.log import Log
+from newsrec.progress import Silent
 from newsrec.recall import CHANNELS, Channel, RecallRequests, RecallSettings, working
 
 START = datetime(2024, 1, 8, tzinfo=UTC)
@@ -410,3 +411,13 @@ def shown(log: Log) -> pl.DataFrame:
 def noted(log: Log, words: str) -> bool:
     """Whether a note of the reading holds these words."""
     return any(words in note for note in log.intake.notes)
+
+
+class Heard(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)

@@ -1,7 +1,7 @@
 """Recall compared: channels alone, all without each, and quotas, on the same requests; no ranker."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
@@ -83,7 +83,7 @@ class RecallMaterial:
         """Of every figure."""
         return {**self.split.protocol, "candidates": f"recall, {max(DEPTHS)} per channel at most, no ranker"}
 
-    def can(self, cell: RecallCell, tell: Progress) -> bool:
+    def can(self, cell: RecallCell, say: Callable[[str], None]) -> bool:
         """Whether the log has what the cell's channels need; `of` has told of those that it has not."""
         named = {*cell.only, *cell.without}
         return named <= set(self.proposed)

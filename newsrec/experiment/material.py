@@ -1,5 +1,6 @@
 """What all cells of an experiment share: the log, its division, and whole described lists, made once."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -88,13 +89,13 @@ class Material:
             "after_recall": {"clicked": clicked, "others": rows - clicked},
         }
 
-    def can(self, cell: Cell, tell: Progress) -> bool:
+    def can(self, cell: Cell, say: Callable[[str], None]) -> bool:
         """Whether the log has what the cell's sampler looks at; else a line says that it is left out."""
         names = set(parse(cell.sampler))
         no_lists = "exposed" in names and self.log.impressions is None
         no_dwell = "short_dwell" in names and "dwell_seconds" not in self.log.clicks.columns
         if no_lists or no_dwell:
-            tell.say(f"left out: {cell.sampler}, as the log has no {'impressions' if no_lists else 'dwell_seconds'}")
+            say(f"left out: {cell.sampler}, as the log has no {'impressions' if no_lists else 'dwell_seconds'}")
         return not (no_lists or no_dwell)
 
 

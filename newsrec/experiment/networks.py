@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
@@ -127,19 +127,19 @@ class NetworkMaterial:
         """Lists and rows that networks train on, and cores that they may train with."""
         return {"train": len(self.train), "rows": len(self.train.label), "cores": os.cpu_count()}
 
-    def can(self, cell: NetworkCell, tell: Progress) -> bool:
+    def can(self, cell: NetworkCell, say: Callable[[str], None]) -> bool:
         """Whether the log has what the network reads; else a line says that it is left out."""
         fields = self.settings.fields
         if cell.alone:
             return bool(self.train.further)
         if cell.network != RANKER and learns_tasks(cell.network) and not self.train.further:
-            tell.say(f"left out: {cell.network}, as the log has no second label")
+            say(f"left out: {cell.network}, as the log has no second label")
             return False
         try:
             if cell.network != RANKER:
                 make(cell.network, Shape(len(fields.dense), (2,) * len(fields.ids), len(fields.numbers)))
         except UsageError as error:
-            tell.say(f"left out: {cell.network} ({error})")
+            say(f"left out: {cell.network} ({error})")
             return False
         return True
 

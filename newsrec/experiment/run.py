@@ -68,7 +68,10 @@ def run_experiment(config: ExperimentConfig, progress: Progress | None = None) -
     experiment = EXPERIMENTS[config.name]
     study = _study(config.name)
     material = study.material(config, tell)
-    cells = [cell for cell in experiment.cells(config) if material.can(cell, tell)]
+    left_out: list[str] = []
+    cells = [cell for cell in experiment.cells(config) if material.can(cell, left_out.append)]
+    for line in dict.fromkeys(left_out):
+        tell.say(line)
     out = config.out or Path("artifacts") / f"experiment-{config.name}-{material.log.fingerprint[:8] or 'log'}"
     kept = Kept.open(out, {**config.facts(), "protocol": material.protocol})
     wanted = [cell.with_seed(seed) for seed in range(config.seeds) for cell in cells]

@@ -42,6 +42,8 @@ FOLDS: Final = 3
 """Stretches of the training time; lists of each but the first are scored by a ranker fitted on the earlier ones."""
 TRAIN_LISTS: Final = 60_000
 """Training lists at most, of the newest stretches: whole lists cost memory, and each stretch a ranker's training."""
+EARLIER_REQUESTS: Final = 60_000
+"""Requests at most, the newest, that the ranker of a stretch is fitted on: it has to err as the served one does."""
 PARTS: Final = ("trainer", "network")
 """Of the parameters that a user gives."""
 EXAMPLE: Final = (2, 3, 4)
@@ -345,7 +347,8 @@ def _forward(
     for i in reversed(range(1, FOLDS)):
         if wanted == 0:
             return
-        earlier = np.isin(rows.request, requests.filter(fold < i)["request_id"].to_numpy())
+        newest = requests.filter(fold < i).sort("requested_at", "request_id").tail(EARLIER_REQUESTS)
+        earlier = np.isin(rows.request, newest["request_id"].to_numpy())
         drawn = np.sort(rng.permutation(np.flatnonzero(fold == i))[:wanted])
         with assembly.clock.time("rank"):
             fitted = ranker.refit(rows.take(earlier), categorical=categorical, seed=seed)

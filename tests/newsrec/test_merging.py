@@ -15,21 +15,11 @@ from newsrec.data import ReadOptions
 from newsrec.earlier import config_of_run
 from newsrec.errors import UsageError
 from newsrec.merging import Votes, climbed
-from newsrec.progress import Silent
 from newsrec.split import SplitConfig
 from newsrec.train import train
 from newsrec.train_config import TrainConfig
 from tests.conftest import FEW_TREES
-
-
-class Heard(Silent):
-    """Keeps the lines."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
+from tests.factories import Heard
 
 
 def proposed(*rows: tuple[int, int | None, int | None, int]) -> pl.DataFrame:

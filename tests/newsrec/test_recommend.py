@@ -16,14 +16,13 @@ from features.columns import TIME
 from newsrec.data import Log, ReadOptions
 from newsrec.data.write import write_log
 from newsrec.errors import DataError, UsageError
-from newsrec.progress import Silent
 from newsrec.recommend import PREDICTIONS, RecommendConfig, recommend
 from newsrec.serve import Recommender
 from newsrec.split import SplitConfig
 from newsrec.train import TrainResult, train
 from newsrec.train_config import TrainConfig
 from tests.conftest import FEW_TREES
-from tests.factories import bits
+from tests.factories import Heard, bits
 
 INTEGERS = ReadOptions(integer_ids=True)
 HEADER = "user_id,article_1,article_2,article_3,article_4,article_5"
@@ -31,16 +30,6 @@ NEW_USER, NEW_ARTICLE = 1_000_000, 2_000_000
 IN_WORDS = r"\w+ = (unknown|[-+.e\d]+) \([A-Z][^;]+\) [+-]\d"
 """A feature with its value, what it means, and what it added to the score."""
 T2017 = 1_507_000_000_000
-
-
-class Told(Silent):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @pytest.fixture(scope="module")
@@ -312,7 +301,7 @@ def test_predictions_rank_whole_lists_at_their_own_moments(
     with pytest.raises(UsageError, match=r"--at: expected no moment, as the bundle ranks shown lists.* found '2025"):
         recommend(replace(config, at=datetime(2025, 3, 6, tzinfo=UTC)))
     assert list(tmp_path.iterdir()) == []
-    told = Told()
+    told = Heard()
     answers = recommend(replace(config, k=5, explain=False), told)
     assert f"note: --k 5 has no effect: predictions for '{format}' rank whole lists" in told.lines
     assert answers["rank"].max() > 5  # type: ignore[operator]

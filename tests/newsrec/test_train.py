@@ -33,7 +33,7 @@ from newsrec.split import SplitConfig, split_log
 from newsrec.train import TrainResult, assembly_of, read, train
 from newsrec.train_config import TrainConfig
 from tests.conftest import FEW_TREES
-from tests.factories import clicks_of, equipped, log_of, requests_of, rich_log, small_log
+from tests.factories import Heard, clicks_of, equipped, log_of, requests_of, rich_log, small_log
 
 QUICK = TrainConfig(
     params={"trees": 3, "min_data_in_leaf": 2, "models": 1, "threads": 1},
@@ -145,16 +145,6 @@ class TestWhatARunLeaves:
         result = quick(tmp_path / "run", params={**QUICK.params, "objective": "binary"})
         assert 0 < result.metrics["rank"]["logloss"] < 1
         assert "logloss" not in trained.metrics["rank"]
-
-
-class Heard(Silent):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 class TestEveryChannel:

@@ -39,16 +39,6 @@ def frames_of(log: Log, folder: Path, config: TrainConfig = CONFIG, folds: int =
     return write_frames(config, log, folds, folder, Silent())
 
 
-class Told(Silent):
-    """Remembers the lines."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-
 def measured(score: float) -> Measured:
     """Two folds of three requests each."""
     return Measured((score, score), np.full(6, score, np.float32), {"trees": [1, 1]})

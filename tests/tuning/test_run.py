@@ -23,7 +23,8 @@ from newsrec.params import load_params
 from newsrec.train import train
 from newsrec.train_config import TrainConfig
 from tests.conftest import ROOT
-from tests.tuning.planted import CONFIG, Told
+from tests.factories import Heard
+from tests.tuning.planted import CONFIG
 from tuning.__main__ import app
 from tuning.objective import TUNED
 from tuning.product import refuse_overwriting
@@ -87,7 +88,7 @@ def test_train_takes_the_product_and_warns_of_other_data(
     file = load_params(config.out, "lgbm")
     assert file.tuned_on == log.fingerprint
     kept = {**file.params, "models": 1, "threads": 1}
-    told = Told()
+    told = Heard()
     split = replace(CONFIG.split, test_requests=100)
     given = replace(CONFIG, out=tmp_path / "run", params=kept, tuned_on=("another",), refit=False, split=split)
     run = train(given, told, log=log).run

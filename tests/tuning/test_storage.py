@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 from newsrec.errors import UsageError
-from tests.tuning.planted import Told
+from tests.factories import Heard
 from tuning import storage as module
 from tuning.storage import folder_beside, mend_journal, open_storage, storage_faults, without_password
 
@@ -105,7 +105,7 @@ def test_journal_that_was_cut_anywhere_in_its_last_line_is_mended(tmp_path: Path
     last = len(whole[:-1]) - whole[:-1].rfind(b"\n") - 1
     for cut in {1, 2, last // 2, last}:
         path.write_bytes(whole[:-cut])
-        told = Told()
+        told = Heard()
         mended = optuna.create_study(
             storage=open_storage(f"journal:///{path}", told), study_name="s", load_if_exists=True
         )
@@ -121,7 +121,7 @@ def test_journal_that_was_cut_anywhere_in_its_last_line_is_mended(tmp_path: Path
 def test_whole_journal_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "study.log"
     a_study(f"journal:///{path}")
-    before, told = path.read_bytes(), Told()
+    before, told = path.read_bytes(), Heard()
     mend_journal(path, told)
     assert (path.read_bytes(), told.lines) == (before, [])
     path.write_bytes(b"")

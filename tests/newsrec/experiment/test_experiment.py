@@ -1,6 +1,7 @@
 """An experiment changes one thing, keeps what is done, goes on where it was stopped, and compares in pairs."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from newsrec.experiment import run as stage
 from newsrec.experiment.cells import first_reaching
 from newsrec.experiment.config import Cell, ExperimentConfig
 from newsrec.experiment.kept import Kept
+from newsrec.experiment.material import Material
 from newsrec.experiment.questions import EXPERIMENTS
 from newsrec.experiment.run import ExperimentResult, run_experiment
 from newsrec.metrics import METRICS
 from newsrec.rankers.lgbm import OBJECTIVES
 from tests.conftest import FEW_TREES
+from tests.factories import Heard
 
 SMALL = {"train_requests": 400, "valid_requests": 300, "test_requests": 400}
 READ = ReadOptions(integer_ids=True)
@@ -97,6 +100,21 @@ def test_stopped_experiment_goes_on_and_another_is_refused(
     assert again.table.drop(timed).equals(done.table.drop(timed))
     with pytest.raises(UsageError, match=r"differs in \['protocol'\]"):
         run_experiment(config(tables, done.out, test_requests=300))
+
+
+def test_what_the_log_lacks_is_left_out_and_said_once(
+    done: ExperimentResult, tables: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def poor(material: Material, cell: Cell, say: Callable[[str], None]) -> bool:
+        if cell.sampler == "hard":
+            say("left out: hard")
+        return cell.sampler != "hard"
+
+    monkeypatch.setattr(Material, "can", poor)
+    told = Heard()
+    found = run_experiment(config(tables, done.out), told)
+    assert found.table["negatives"].to_list() == ["random", "random", "all", "list", "list"]
+    assert told.lines.count("left out: hard") == 1
 
 
 def test_folder_with_something_else_is_refused(tables: Path, tmp_path: Path) -> None:

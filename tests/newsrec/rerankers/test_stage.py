@@ -52,8 +52,9 @@ class Noted:
 def test_scores_of_training_lists_come_from_rankers_of_earlier_requests(
     wanted: int, newest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Thirty requests in a stretch: a second ranker is fitted only where the newest stretch has too few."""
+    """Thirty requests in a stretch: a second ranker is fitted only where the newest stretch has too few; on 25 each."""
     monkeypatch.setattr(stage, "TRAIN_LISTS", wanted)
+    monkeypatch.setattr(stage, "EARLIER_REQUESTS", 25)
     rows = RankingData(
         pl.DataFrame({"x": np.zeros(180, np.float32)}), np.tile([0, 1], 90), np.repeat(np.arange(90), 2), np.ones(180)
     )
@@ -62,8 +63,10 @@ def test_scores_of_training_lists_come_from_rankers_of_earlier_requests(
     time = dict(zip(REQUESTS["request_id"], REQUESTS["requested_at"], strict=True))
     assert [len(fold) for _, fold in found] == [min(newest, 30), newest - 30][: 1 + (newest > 30)]
     for ranker, fold in found:
-        assert ranker.seen  # type: ignore[attr-defined]
-        assert max(time[request] for request in ranker.seen) < fold["requested_at"].min()  # type: ignore[attr-defined]
+        before = [request for request in time if time[request] < fold["requested_at"].min()]
+        stretch = 30 if fold["requested_at"].max() < sorted(time.values())[60] else 60
+        assert len(before) >= stretch
+        assert ranker.seen == set(sorted(before, key=time.__getitem__)[:stretch][-25:])  # type: ignore[attr-defined]
     first = min(time[request] for _, fold in found for request in fold["request_id"])
     assert first >= sorted(time.values())[30 if newest > 30 else 60]
     assert len({request for _, fold in found for request in fold["request_id"]}) == newest
