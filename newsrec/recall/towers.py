@@ -70,15 +70,26 @@ class Batch:
             weight: (n, last), 0 where there is no click; the weights of a reader sum to one.
             target: (n,).
         """
-        n = len(target)
         reader, last = np.nonzero(history >= 0)
-        met, place = np.unique(np.concatenate([target, history[reader, last]]), return_inverse=True)
-        pool = csr_matrix((weight[reader, last], (reader, place[n:])), shape=(n, len(met)))
-        column, own = np.unique(place[:n], return_inverse=True)
-        which = np.full(len(met), -1)
-        which[column] = np.arange(len(column))
-        clash = which[place[n:]] >= 0
-        return cls(met, pool, column, own, (reader[clash], which[place[n:]][clash]))
+        before = history[reader, last]
+        met, place = _distinct(np.concatenate([target, before]))
+        clicked, read = place[target], place[before]
+        borders = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.bincount(reader, minlength=len(target)))])
+        pool = csr_matrix((weight[reader, last], read, borders), shape=(len(target), len(met)))
+        pool.sum_duplicates()
+        column, which = _distinct(clicked, len(met))
+        clash = which[read] >= 0
+        return cls(met, pool, column, which[clicked], (reader[clash], which[read][clash]))
+
+
+def _distinct(rows: Ints, n_rows: int = 0) -> tuple[Ints, Ints]:
+    """Rows without repetition, ascending, and the place of each among them, shape (largest + 1,); -1 for others."""
+    there = np.zeros(max(n_rows, int(rows.max(initial=-1)) + 1), np.bool_)
+    there[rows] = True
+    found = np.flatnonzero(there)
+    place = np.full(len(there), -1)
+    place[found] = np.arange(len(found))
+    return found, place
 
 
 def begun(dim: int, hidden: int, text_dim: int, seed: int) -> Weights:
@@ -151,8 +162,10 @@ def objective(
     to_inner = (product(to_z, w["user_out"].T)) * (inner > 0)
     to_f = batch.pool.T @ (to_z + product(to_inner, w["user_in"].T))
     to_f[batch.column] += to_y + product(to_y, w["item"].T)
-    rows = len(batch.met)
-    by_category = csr_matrix((np.ones(rows, np.float32), (known.category, np.arange(rows))), (len(w["category"]), rows))
+    order = np.argsort(known.category, kind="stable")
+    borders = np.searchsorted(known.category[order], np.arange(len(w["category"]) + 1))
+    ones = np.ones(len(order), np.float32)
+    by_category = csr_matrix((ones, order, borders), shape=(len(w["category"]), len(order)))
     gradient = {
         "article": to_f,
         "category": by_category @ to_f,
@@ -171,8 +184,9 @@ def descend(weights: Weights, squares: Weights, gradient: Weights, met: Ints, ra
     """A step of AdaGrad against a gradient, in place; of articles only the met ones."""
     for name, slope in gradient.items():
         rows = met if name == "article" else slice(None)
-        squares[name][rows] += slope * slope
-        weights[name][rows] -= np.float32(rate) * slope / np.sqrt(squares[name][rows])
+        square = squares[name][rows] + slope * slope
+        squares[name][rows] = square
+        weights[name][rows] -= np.float32(rate) * slope / np.sqrt(square)
 
 
 def item_vectors(weights: Mapping[str, Vectors], known: Known, rows: Ints) -> tuple[Vectors, Vectors]:
