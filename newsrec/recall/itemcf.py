@@ -77,7 +77,7 @@ class ItemCF(NeighbourChannel[ItemCFParams]):
         return max(1, round(self.params.window_hours * HOUR / settings.refresh_ms))
 
     def _count_pairs(self) -> pl.DataFrame:
-        """Pair weights per refresh bucket: `bucket, source, target, weight`, sorted by bucket."""
+        """Weights of all pairs, each by itself: `bucket, source, target, weight`, sorted by the refresh bucket."""
         s, p = self._store.sequences, self.params
         frames = []
         for distance in range(1, p.places + 1):
@@ -92,7 +92,7 @@ class ItemCF(NeighbourChannel[ItemCFParams]):
                 _pairs(bucket, s.item[earlier], s.item[later], weight),
                 _pairs(bucket, s.item[later], s.item[earlier], weight * p.backward),
             ]
-        return pl.concat(frames).group_by("bucket", "source", "target").agg(pl.col("weight").sum()).sort("bucket")
+        return pl.concat(frames).sort("bucket")
 
     def _similar(self, grid: int, sources: Ints) -> pl.DataFrame:
         source, target, weight = entries(self._window_before(grid)[sources])
@@ -122,12 +122,12 @@ class ItemCF(NeighbourChannel[ItemCFParams]):
         low, high = np.searchsorted(self._pairs["bucket"].to_numpy(), [first, until])
         source, target, weight = (self._pairs[name][int(low) : int(high)] for name in ("source", "target", "weight"))
         shape = (self._store.n_items, self._store.n_items)
-        return csr_matrix((weight.to_numpy(), (source.to_numpy(), target.to_numpy())), shape=shape)
+        return csr_matrix((weight.to_numpy().astype(np.int64), (source.to_numpy(), target.to_numpy())), shape=shape)
 
 
 def _pairs(bucket: Ints, source: Ints, target: Ints, weight: np.ndarray) -> pl.DataFrame:
     # A weight that is switched off makes no pair; a small one is not rounded away.
     whole = np.where(weight > 0, np.maximum(np.rint(weight), 1), 0).astype(np.int64)
     pairs = pl.DataFrame({"bucket": bucket, "source": source, "target": target, "weight": whole})
-    frame = pairs.filter(pl.col("weight") > 0)
-    return frame.group_by("bucket", "source", "target").agg(pl.col("weight").sum())
+    # They are many, and of none of these does a number need more.
+    return pairs.filter(pl.col("weight") > 0).cast(dict.fromkeys(("source", "target", "weight"), pl.Int32))

@@ -83,7 +83,7 @@ class Batch:
 
 
 def _distinct(rows: Ints, n_rows: int = 0) -> tuple[Ints, Ints]:
-    """Rows without repetition, ascending, and the place of each among them, shape (largest + 1,); -1 for others."""
+    """Rows without repetition, ascending, and the place of each among them, -1 for others: (at least n_rows,)."""
     there = np.zeros(max(n_rows, int(rows.max(initial=-1)) + 1), np.bool_)
     there[rows] = True
     found = np.flatnonzero(there)
