@@ -110,7 +110,8 @@ ONLY_IN: Final = {
     "onnxruntime": {"newsrec.sessions", "newsrec.rerankers.int8"},
     "scipy": {
         "newsrec.rerankers.blending",
-        *(f"newsrec.recall.{name}" for name in ("dense", "item2vec", "swing", "towers", "usercf", "windows")),
+        *(f"newsrec.recall.{name}" for name in ("dense", "item2vec", "itemcf", "neighbours", "swing", "towers")),
+        *(f"newsrec.recall.{name}" for name in ("usercf", "windows")),
     },
     "usearch": {"newsrec.recall.vectors"},
     "plotly": set(),
