@@ -9,7 +9,6 @@ import numpy.typing as npt
 import polars as pl
 from scipy.sparse import csr_matrix
 
-from features.events import read_before
 from features.windows import Ints, places_in
 from newsrec.recall.base import RecallRequests, top_rows
 
@@ -26,8 +25,9 @@ def rows_at_once(columns: int) -> int:
 
 def read_matrix(requests: RecallRequests) -> csr_matrix:
     """What a request may not be shown again: entries where it was clicked before, shape (n_requests, n_items)."""
-    row, item = read_before(requests.store, requests.user, requests.at)
-    return csr_matrix((np.ones(len(row), np.int8), (row, item)), shape=(len(requests.at), requests.store.n_items))
+    shape = len(requests.at), requests.store.n_items
+    borders = np.searchsorted(requests.read, np.arange(shape[0] + 1) * shape[1])
+    return csr_matrix((np.ones(len(requests.read), np.int8), requests.read % shape[1], borders), shape=shape)
 
 
 def best_of(

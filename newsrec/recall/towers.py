@@ -162,10 +162,8 @@ def objective(
     to_inner = (product(to_z, w["user_out"].T)) * (inner > 0)
     to_f = batch.pool.T @ (to_z + product(to_inner, w["user_in"].T))
     to_f[batch.column] += to_y + product(to_y, w["item"].T)
-    order = np.argsort(known.category, kind="stable")
-    borders = np.searchsorted(known.category[order], np.arange(len(w["category"]) + 1))
-    ones = np.ones(len(order), np.float32)
-    by_category = csr_matrix((ones, order, borders), shape=(len(w["category"]), len(order)))
+    rows = len(batch.met)
+    by_category = csr_matrix((np.ones(rows, np.float32), (known.category, np.arange(rows))), (len(w["category"]), rows))
     gradient = {
         "article": to_f,
         "category": by_category @ to_f,
