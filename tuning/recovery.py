@@ -120,7 +120,7 @@ class Recovery:
 
 def give_up(study: optuna.Study, trial: FrozenTrial, reason: str) -> bool:
     """Fail a running trial and ask for the same parameters once more; False where somebody else was first."""
-    if not fail(study, trial.number, trial, reason):
+    if not fail(study, trial, reason):
         return False
     known = trial.system_attrs.get("fixed_params") or trial.params
     if known and RETRY_OF not in trial.user_attrs:
@@ -129,11 +129,11 @@ def give_up(study: optuna.Study, trial: FrozenTrial, reason: str) -> bool:
     return True
 
 
-def fail(study: optuna.Study, number: int, trial: FrozenTrial, reason: str) -> bool:
+def fail(study: optuna.Study, trial: FrozenTrial | optuna.Trial, reason: str) -> bool:
     """Fail a running trial with a reason; False where it is no longer running."""
     try:
         study._storage.set_trial_user_attr(trial._trial_id, REASON, reason)
-        study.tell(number, state=TrialState.FAIL)
+        study.tell(trial.number, state=TrialState.FAIL)
     except (UpdateFinishedTrialError, ValueError):
         return False
     return True

@@ -10,11 +10,12 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from newsrec.errors import UsageError
@@ -88,7 +89,27 @@ def _sqlite(url: str, _: Progress) -> BaseStorage:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise PermissionError(13, "no permission to write", str(path))
-    return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": LOCKED_SECONDS}})
+    storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": LOCKED_SECONDS}})
+    _lock_before_reading(storage.engine)
+    return storage
+
+
+def _lock_before_reading(engine: Engine) -> None:
+    """Let each transaction lock the file as it begins.
+
+    Optuna looks at a trial's state and then changes it. By default SQLite locks from the change on only, and two
+    workers may both find the same trial waiting, and both run it.
+    """
+
+    @event.listens_for(engine, "connect")
+    def _(connection: Any, _: object) -> None:
+        connection.isolation_level = None  # else the driver begins transactions too
+
+    @event.listens_for(engine, "begin")
+    def _(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    engine.dispose()  # connections from before
 
 
 def _postgresql(url: str, _: Progress) -> BaseStorage:

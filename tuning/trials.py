@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from newsrec.errors import NewsrecError, UsageError
 from tuning.objective import Measured, Objective
 from tuning.pruning import step_of
-from tuning.recovery import DEFAULT_TRIAL, REASON, Recovery, claim, fail, give_up, signs_of_life
+from tuning.recovery import DEFAULT_TRIAL, Recovery, claim, fail, give_up, signs_of_life
 from tuning.spaces import Space, suggest
 from tuning.stopping import Asked, Stopped
 
@@ -134,9 +134,9 @@ def _run(
             if not all(math.isfinite(value) for value in values):
                 return _failed(study, trial, f"a score that is no number ({values})")
             _note(trial, measured)
-            study.tell(trial, values)
+            study.tell(trial, values, skip_if_finished=True)
     except optuna.TrialPruned:
-        study.tell(trial, state=TrialState.PRUNED)
+        study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
     except (lgb.basic.LightGBMError, NewsrecError) as error:
         return _failed(study, trial, str(error))
     except UpdateFinishedTrialError:
@@ -144,7 +144,7 @@ def _run(
     except Stopped:
         give_up(study, _frozen(study, trial), "stopped")
     except BaseException as error:
-        fail(study, trial.number, _frozen(study, trial), f"{type(error).__name__}: {error}")
+        fail(study, trial, f"{type(error).__name__}: {error}")
         raise
     return None
 
@@ -184,6 +184,5 @@ def _note(trial: optuna.Trial, measured: Measured) -> None:
 
 
 def _failed(study: optuna.Study, trial: optuna.Trial, reason: str) -> str:
-    trial.set_user_attr(REASON, reason)
-    study.tell(trial, state=TrialState.FAIL)
+    fail(study, trial, reason)
     return reason

@@ -36,9 +36,9 @@ def test_killed_worker_costs_one_trial_and_nothing_is_left_running(
     finally:
         for worker in workers:
             worker.kill()
-            worker.communicate()
+        told = {worker.pid: worker.communicate()[1].decode() for worker in workers}
     assert codes.pop(killed) == -signal.SIGKILL
-    assert set(codes.values()) == {0}
+    assert set(codes.values()) == {0}, told
     trials = study.get_trials()
     assert finished(study) == TRIALS
     assert not [t.number for t in trials if t.state in (TrialState.RUNNING, TrialState.WAITING)]

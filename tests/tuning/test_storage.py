@@ -2,6 +2,8 @@
 
 import os
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import optuna
@@ -86,6 +88,23 @@ def test_locked_sqlite_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     holder.close()
     study.set_user_attr("a", 2)
     assert a_study(url).user_attrs == {"a": 2}
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_waiting_trials_are_handed_out_once(tmp_path: Path, kind: str) -> None:
+    url = f"{kind}:///{tmp_path}/study.db"
+    study = a_study(url)
+    for x in range(40):
+        study.enqueue_trial({"x": float(x)})
+    together = threading.Barrier(4)
+
+    def asked(joined: optuna.Study) -> list[int]:
+        together.wait()
+        return [joined.ask().number for _ in range(10)]
+
+    with ThreadPoolExecutor(4) as workers:
+        given = list(workers.map(asked, [a_study(url) for _ in range(4)]))
+    assert sorted(number for each in given for number in each) == list(range(40))
 
 
 def test_full_disk_is_one_line() -> None:

@@ -102,6 +102,27 @@ def test_unforeseen_error_leaves_no_trial_running(url: str) -> None:
     assert study.trials[0].user_attrs[REASON] == "ZeroDivisionError: odd"
 
 
+@pytest.mark.parametrize("ends", [optuna.TrialPruned(), DataError("bad"), KeyError("unforeseen"), None])
+def test_trial_that_others_have_ended_meanwhile_stays_as_they_left_it(url: str, ends: Exception | None) -> None:
+    study = study_at(url)
+    left = [0]
+
+    def late(params: Mapping[str, Any], report: Report, fold_done: FoldDone) -> Measured:
+        if left:
+            study.tell(left.pop(), state=TrialState.FAIL)
+            if ends is not None:
+                raise ends
+        return measured(1.0)
+
+    if isinstance(ends, KeyError):
+        with pytest.raises(KeyError, match="unforeseen"):
+            work(study, late, SPACE, Plan(2))
+    else:
+        work(study, late, SPACE, Plan(2))
+        assert finished(study) == 2
+    assert study.get_trials(deepcopy=False)[0].state == TrialState.FAIL
+
+
 def test_trial_that_is_stopped_is_given_back_to_be_asked_again(url: str) -> None:
     study = study_at(url)
     answers = iter([False, True, True])  # before the trial, after its first iteration, before the next
