@@ -22,7 +22,7 @@ from newsrec import __version__
 from newsrec.bundle import refuse_unwritable_file
 from newsrec.data import Log
 from newsrec.errors import UsageError
-from newsrec.process import return_big_blocks
+from newsrec.process import pool_memory
 from newsrec.progress import Progress, Silent
 from newsrec.rerankers import RERANKERS, learns_tasks
 from newsrec.split import SplitConfig
@@ -172,7 +172,7 @@ def tune(config: TuneConfig, progress: Progress | None = None, *, log: Log | Non
             complete trial. Finished trials are kept in any case.
     """
     tell = progress or Silent()
-    return_big_blocks()
+    pool_memory()
     config.refuse_contradictions()
     log = read(config.train) if log is None else log
     switches = {} if config.switches is None else switches_of(config.switches, config.train, log)

@@ -16,7 +16,7 @@ from typing import Final
 import optuna
 
 from newsrec.errors import NewsrecError
-from newsrec.process import return_big_blocks
+from newsrec.process import pool_memory
 from tuning.frames import Frames
 from tuning.objective import Setting
 from tuning.pruning import FoldPruner
@@ -90,7 +90,7 @@ def _stop(workers: list[BaseProcess]) -> None:
 
 def _worker(task: WorkerTask) -> None:
     """The body of a worker process."""
-    return_big_blocks()
+    pool_memory()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     parent = os.getppid()
     try:

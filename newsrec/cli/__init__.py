@@ -14,7 +14,7 @@ from newsrec.cli.experiments import experiment
 from newsrec.cli.logs import audit, inspect, simulate
 from newsrec.cli.training import train
 from newsrec.errors import NewsrecError
-from newsrec.process import return_big_blocks
+from newsrec.process import pool_memory
 
 # Newer Typer carries its own copy of Click, older ones import it: the base of both is found through what Typer exports.
 _BadCommandLine: type[Exception] = next(
@@ -47,7 +47,7 @@ def run_verb(verb: str) -> None:
 
 def main(arguments: list[str] | None = None, app: typer.Typer = app, name: str = "newsrec") -> int:
     """Run a command line of an app and return its exit code; nothing escapes. No word at all asks for help."""
-    return_big_blocks()
+    pool_memory()
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
     given = [word for word in given if word != "--debug"] or ["--help"]
