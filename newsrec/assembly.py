@@ -4,8 +4,9 @@ Training, evaluation and serving all go through `Assembly`; there is no second i
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, cast
+from typing import Final, TypeVar, cast
 
 import numpy as np
 import polars as pl
@@ -28,7 +29,7 @@ from newsrec.errors import UsageError
 from newsrec.exposure import exposure_weights, places
 from newsrec.metrics import effective_size
 from newsrec.progress import Clock, Progress, Silent
-from newsrec.rankers.base import RankingData
+from newsrec.rankers.base import RankingData, Scores
 from newsrec.recall import CHANNELS, Channel, RecallRequests, RecallSettings, refuse_lacking
 from newsrec.sampling import mark_negatives
 
@@ -40,6 +41,31 @@ LIST_LENGTH = 100
 
 Rerank = Callable[[pl.DataFrame, pl.DataFrame, pl.DataFrame, EventStore], pl.DataFrame]
 """(features, `request_id, item_id, score`, requests, log) -> further scores, one row per candidate."""
+
+T = TypeVar("T")
+
+
+class Aside:
+    """Lists that were proposed beside others of their time, until they are asked for."""
+
+    def __init__(self) -> None:
+        self._lists: list[pl.DataFrame] = []
+        self._requests: list[pl.Series] = []
+
+    def put(self, requests: pl.DataFrame, lists: pl.DataFrame) -> None:
+        """Keep the lists of some requests, both in the order of `chunks`."""
+        self._lists.append(lists)
+        self._requests.append(requests["request_id"])
+
+    def take(self, requests: pl.DataFrame) -> pl.DataFrame | None:
+        """The lists of requests in the order of `chunks`, which are then forgotten; None where some are not here."""
+        wanted = requests["request_id"]
+        if not self._requests or not wanted.is_in(pl.concat(self._requests).implode()).all():
+            return None
+        taken = [each.filter(pl.col("request_id").is_in(wanted.implode())) for each in self._lists]
+        self._lists = [each.filter(~pl.col("request_id").is_in(wanted.implode())) for each in self._lists]
+        self._requests = [each.filter(~each.is_in(wanted.implode())) for each in self._requests]
+        return pl.concat(taken)
 
 
 @dataclass(frozen=True)
@@ -56,6 +82,7 @@ class Assembly:
     """`request_id, item_id` of the lists that requests bring along, in their order; None where recall proposes."""
     merge: MergeConfig = ALIKE
     """How lists of several channels become one."""
+    _aside: Aside = field(default_factory=Aside, init=False, compare=False)
 
     @classmethod
     def of(
@@ -121,6 +148,34 @@ class Assembly:
             own = ids.join(self.slates.select("request_id", "item_id"), on="request_id", maintain_order="left_right")
             return (own if proposed is None else on_slates(own, proposed, tuple(self.channels))), coded
 
+    def recalled(
+        self, requests: pl.DataFrame, beside: pl.DataFrame | None = None
+    ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+        """Whole lists, chunk by chunk; those of the next chunk are proposed while the present one is worked on.
+
+        Args:
+            requests: Canonical requests.
+            beside: Others of the same time, whose lists are put aside until they are asked for here: what channels know
+                changes with time, so that going through it once for all is cheapest.
+
+        Yields:
+            Requests, ordered by moment, and their lists (see `lists`).
+        """
+        return ahead(self._recalled(requests, beside))
+
+    def _recalled(
+        self, requests: pl.DataFrame, beside: pl.DataFrame | None
+    ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+        for chunk in chunks(requests if beside is None else pl.concat([requests, beside])):
+            lists = self._aside.take(chunk)
+            lists = self.lists(chunk)[0] if lists is None else lists
+            if beside is None:
+                yield chunk, lists
+                continue
+            other = pl.col("request_id").is_in(beside["request_id"].implode())
+            self._aside.put(chunk.filter(other), lists.filter(other))
+            yield chunk.filter(~other), lists.filter(~other)
+
     def describe(self, candidates: pl.DataFrame, requests: pl.DataFrame) -> pl.DataFrame:
         """Features of the candidates (the `kept` ones, where that column is there); see `features.build.build`."""
         with self.clock.time("features"):
@@ -145,8 +200,7 @@ class Assembly:
             At most `CHUNK_REQUESTS` requests at a time, ordered by moment; nothing for no requests.
         """
         with (progress or Silent()).stage(stage, len(requests)) as step:
-            for chunk in chunks(requests):
-                lists, _ = self.lists(chunk)
+            for chunk, lists in self.recalled(requests):
                 clicked = positives.join(chunk.select("request_id"), on="request_id", how="semi")
                 candidates = label(self.cut(lists), clicked)
                 ranks = positive_ranks(lists, clicked) if self.slates is None else None
@@ -167,6 +221,22 @@ class Described:
     positive_ranks: pl.DataFrame | None
     """What recall said of each clicked article, in the list or cut off; see `newsrec.candidates.positive_ranks`. None
     where requests bring their own lists."""
+    score: Scores | None = None
+    """The ranker's of each candidate, where it has been asked."""
+
+    def scored_by(self, score: Callable[[pl.DataFrame], Scores]) -> "Described":
+        """With the score of the ranker, which is asked once."""
+        return self if self.score is not None else replace(self, score=score(self.features))
+
+
+def ahead(made: Iterator[T]) -> Iterator[T]:
+    """The same, each next one being made in a thread of its own while the present one is in use."""
+    end: Final = object()
+    with ThreadPoolExecutor(1) as beside:
+        coming = beside.submit(next, made, end)
+        while (present := coming.result()) is not end:
+            coming = beside.submit(next, made, end)
+            yield cast(T, present)
 
 
 def chunks(requests: pl.DataFrame) -> Iterator[pl.DataFrame]:
@@ -183,6 +253,7 @@ def training_data(
     sampling: SamplingConfig | None,
     progress: Progress | None = None,
     until: int | None = None,
+    beside: pl.DataFrame | None = None,
 ) -> RankingData:
     """Labelled rows to fit on.
 
@@ -194,14 +265,14 @@ def training_data(
             sampler other than the default is named.
         progress: Told after each chunk.
         until: End of the training time, ms; None is the end of the log. See `newsrec.sampling.mark_negatives`.
+        beside: Requests that will be asked for later; see `Assembly.recalled`.
 
     Returns:
         Rows of the requests whose clicked article was proposed; the others cannot teach an order.
     """
     parts = []
     with (progress or Silent()).stage("features", len(requests)) as step:
-        for chunk in chunks(requests):
-            lists, _ = assembly.lists(chunk)
+        for chunk, lists in assembly.recalled(requests, beside):
             marked = _marked(assembly, label(assembly.cut(lists), positives), chunk, sampling, until)
             # The rows that are not kept count inside their lists, but need no features of their own.
             parts.append(_rows(assembly, marked, assembly.describe(marked, chunk), chunk, sampling))
@@ -316,7 +387,7 @@ BASELINES: Final[dict[str, Callable[[pl.DataFrame], pl.Expr | None]]] = {
 def score_lists(
     assembly: Assembly,
     lists: Iterable[Described],
-    score: Callable[[pl.DataFrame], np.ndarray[Any, np.dtype[np.float32]]],
+    score: Callable[[pl.DataFrame], Scores],
     rerank: Rerank | None = None,
 ) -> ScoredLists:
     """Score whole lists.
@@ -330,7 +401,7 @@ def score_lists(
     rows, ranks = [], []
     for each in lists:
         with assembly.clock.time("rank"):
-            scores = pl.Series("score", score(each.features))
+            scores = pl.Series("score", each.scored_by(score).score)
         orders = {name: made for name, order in BASELINES.items() if (made := order(each.features)) is not None}
         baselines = each.features.select(order.cast(pl.Float32).alias(name) for name, order in orders.items())
         kept = each.candidates.select("request_id", "item_id", "label").with_columns(scores)

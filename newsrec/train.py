@@ -23,6 +23,7 @@ from newsrec.errors import UsageError
 from newsrec.evaluation.stages import evaluate_stages
 from newsrec.merging import learned
 from newsrec.own import OwnFeatures, read_own
+from newsrec.process import trim_memory
 from newsrec.progress import Clock, Progress, Silent
 from newsrec.rankers import RANKERS, Ranker, RankingData
 from newsrec.recall import ALL, refuse_lacking, working
@@ -83,11 +84,14 @@ def train(config: TrainConfig = DEFAULTS, progress: Progress | None = None, *, l
             config, assembly = replace(config, merge=merge), replace(assembly, merge=merge)
         biased = bool(config.params.get("position_bias"))
         sampling = replace(config.sampling, seed=config.seed, places=biased)
-        rows = training_data(assembly, split.part("train"), split.positives, sampling, tell, split.learn_until)
+        held_out = split.part("valid", "test") if split.learn_until is None else None  # of other users, of all times
+        rows = training_data(
+            assembly, split.part("train"), split.positives, sampling, tell, split.learn_until, beside=held_out
+        )
 
         # 6 rank; validation lists are described once, for all stages that look at them
         valid = list(assembly.described(split.part("valid"), split.positives, tell, "validation"))
-        ranker = _fit(config, assembly, rows, valid, tell)
+        ranker, valid = _fit(config, assembly, rows, valid, tell)
 
         # 7 rerank
         kept_epochs = out.parent / f".{out.name}.reranker.npz"  # the same command goes on there after a kill
@@ -206,20 +210,23 @@ def assembly_of(
 
 def _fit(
     config: TrainConfig, assembly: Assembly, rows: RankingData, valid: Sequence[Described], tell: Progress
-) -> Ranker:
-    """A new ranker, or the kept one as it was before it had seen validation and test."""
+) -> tuple[Ranker, list[Described]]:
+    """A new ranker, or the kept one as it was before it had seen validation and test; validation lists scored by it."""
     if config.kept is not None:
-        return _refit(config, assembly, config.kept.ranker, rows)
-    watched = rows_of(assembly, valid, None)
-    ranker = RANKERS[config.ranker].of(config.params)
-    with assembly.clock.time("rank"), tell.stage("rank", 0) as step:
-        return ranker.fit(
-            rows,
-            watched,
-            categorical=assembly.categorical,
-            seed=config.seed,
-            on_iteration=lambda: step(1),
-        )
+        ranker = _refit(config, assembly, config.kept.ranker, rows)
+    else:
+        watched = rows_of(assembly, valid, None)
+        with assembly.clock.time("rank"), tell.stage("rank", 0) as step:
+            ranker = RANKERS[config.ranker].of(config.params)
+            ranker.fit(
+                rows,
+                watched,
+                categorical=assembly.categorical,
+                seed=config.seed,
+                on_iteration=lambda: step(1),
+            )
+    with assembly.clock.time("rank"):
+        return ranker, [each.scored_by(ranker.score) for each in valid]
 
 
 def _keeping(
@@ -274,6 +281,7 @@ def _calibrate(
 
 
 def _refit(config: TrainConfig, assembly: Assembly, ranker: Ranker, rows: RankingData) -> Ranker:
+    trim_memory()
     with assembly.clock.time("refit"):
         return ranker.refit(rows, categorical=assembly.categorical, seed=config.seed)
 

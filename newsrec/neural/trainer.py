@@ -21,7 +21,7 @@ from newsrec.neural.model import Model
 from newsrec.tensors import Array, Batch, Floats, Lists, batches, padded
 
 METRIC = "mrr@5"
-CURVE_LISTS = 4_000
+CURVE_LISTS = 2_000
 """Training lists, at most, that the training curve is measured on."""
 SCORING_BATCH = 128
 """Lists scored at once: what a layer makes of more does not fit a processor's cache, and takes twice as long."""
@@ -35,7 +35,7 @@ class TrainerConfig:
     """Name in `newsrec.neural.losses.LOSSES`."""
     epochs: int = 20
     """At most, >= 1."""
-    patience: int = 3
+    patience: int = 2
     """Stop after so many epochs without a better validation, >= 1."""
     batch: int = 128
     """Lists per step, >= 1."""

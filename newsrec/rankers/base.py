@@ -109,8 +109,15 @@ class Ranker(Protocol):
         """
         ...
 
-    def refit(self, data: RankingData, *, categorical: Sequence[str] = (), seed: int = 0) -> Self:
-        """A new model on other rows with what validation chose."""
+    def refit(self, data: RankingData, *, categorical: Sequence[str] = (), seed: int = 0, share: float = 1.0) -> Self:
+        """A new model on other rows with what validation chose.
+
+        Args:
+            data: The rows.
+            categorical: As for `fit`.
+            seed: As for `fit`.
+            share: How many they are of those that this model was fitted on, 0..1: of fewer, smaller trees are made.
+        """
         ...
 
     def score(self, features: pl.DataFrame) -> Scores:

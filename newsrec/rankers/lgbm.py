@@ -71,7 +71,7 @@ class LgbmParams:
     """LambdaRank looks at pairs with one of them among so many first, >= 1 (lambdarank_truncation_level)."""
     trees: int = 300
     """Iterations at most, >= 1."""
-    patience: int = 40
+    patience: int = 25
     """Stop after so many iterations without a better validation, >= 1."""
     position_bias: bool = False
     """Learn what each place of the shown list adds, apart from the score (`lambdarank` only; Hu et al. 2019)."""
@@ -107,6 +107,19 @@ class LgbmParams:
             "models": 1 if rows >= LARGE else MODELS,
         }
         return replace(self, **{name: value for name, value in fitting.items() if getattr(self, name) is None})
+
+    def for_share(self, share: float) -> Self:
+        """Of settled parameters, those for so large a share of the rows: smaller trees, but none below `for_rows`.
+
+        >>> shrunk = LgbmParams().for_rows(3_000_000).for_share(0.3)
+        >>> shrunk.num_leaves, shrunk.min_data_in_leaf
+        (60, 128)
+        """
+        borders = {"num_leaves": LEAVES[0], "min_data_in_leaf": LEAF_ROWS[0]}
+        settled = {name: getattr(self, name) for name in borders}
+        return replace(
+            self, **{name: min(value, max(round(value * share), borders[name])) for name, value in settled.items()}
+        )
 
     def settings(self, seed: int) -> dict[str, Any]:
         """As LightGBM spells them; for parameters whose number of rows is settled (`for_rows`)."""
@@ -238,8 +251,8 @@ class LgbmRanker:
         self._keep(boosters, Fitting(METRIC, tuple(of_train), tuple(of_valid), best, _importance(boosters, best)))
         return self
 
-    def refit(self, data: RankingData, *, categorical: Sequence[str] = (), seed: int = 0) -> Self:
-        other = type(self)(replace(self.params, trees=max(1, self.fitting.best_iteration)))
+    def refit(self, data: RankingData, *, categorical: Sequence[str] = (), seed: int = 0, share: float = 1.0) -> Self:
+        other = type(self)(replace(self.params.for_share(share), trees=max(1, self.fitting.best_iteration)))
         other.fit(data, None, categorical=categorical, seed=seed)
         # Curves stay those that chose the number of trees; importance is of the model that serves.
         other.fitting = replace(self.fitting, importance=other.fitting.importance)

@@ -331,7 +331,7 @@ def tops_of(assembly: Assembly, settings: RerankSettings, score: Score, lists: I
     parts = []
     for each in lists:
         with assembly.clock.time("rank"):
-            scored = each.candidates.with_columns(pl.Series("score", score(each.features)))
+            scored = each.candidates.with_columns(pl.Series("score", each.scored_by(score).score))
         parts.append(top_lists(each.features, scored, each.requests, assembly.store, settings))
     return concatenated(parts)
 
@@ -351,7 +351,7 @@ def _forward(
         earlier = np.isin(rows.request, newest["request_id"].to_numpy())
         drawn = np.sort(rng.permutation(np.flatnonzero(fold == i))[:wanted])
         with assembly.clock.time("rank"):
-            fitted = ranker.refit(rows.take(earlier), categorical=categorical, seed=seed)
+            fitted = ranker.refit(rows.take(earlier), categorical=categorical, seed=seed, share=float(earlier.mean()))
         yield fitted, requests[drawn]
         wanted -= len(drawn)
 

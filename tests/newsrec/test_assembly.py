@@ -1,7 +1,8 @@
 """Requests in, described candidates out: the same rows whatever the chunks, for training, validation and scoring."""
 
 import re
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from features.catalog import FEATURES, features_for, parts_of
 from features.events import EventStore
 from features.vocabulary import Vocabulary
 from newsrec import assembly as module
-from newsrec.assembly import Assembly, ScoredLists, chunks, rows_of, score_lists, training_data
+from newsrec.assembly import Assembly, ScoredLists, ahead, chunks, rows_of, score_lists, training_data
 from newsrec.candidates import SamplingConfig, label, sample_negatives
 from newsrec.data import Log
 from newsrec.errors import UsageError
@@ -140,6 +141,47 @@ class TestChunks:
         assert [parts(data) for data in again] == [parts(data) for data in whole]
         assert scored(assembly).rows.equals(lists.rows)
         assert scored(assembly).positive_ranks.equals(lists.positive_ranks)
+
+    @pytest.mark.parametrize("size", [3, 11, 1_000])
+    def test_lists_proposed_beside_others_are_the_same_and_are_proposed_once(
+        self, size: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        few = TRAIN.head(20)
+        beside, own = few.gather_every(2), few.gather_every(2, 1)
+        alone = assembly_of()
+        expected = [list(alone.recalled(each)) for each in (own, beside)]
+        monkeypatch.setattr(module, "CHUNK_REQUESTS", size)
+        assembly, asked = assembly_of(), []
+        lists = Assembly.lists
+        monkeypatch.setattr(Assembly, "lists", lambda self, chunk: (asked.append(len(chunk)), lists(self, chunk))[1])
+        found = [list(assembly.recalled(own, beside)), list(assembly.recalled(beside))]
+        assert sum(asked) == len(few)
+        for chunked, ((requests, whole),) in zip(found, expected, strict=True):
+            assert pl.concat(chunk for chunk, _ in chunked).equals(requests)
+            assert pl.concat(each for _, each in chunked).equals(whole)
+        list(assembly.recalled(beside))  # forgotten once given
+        assert sum(asked) == len(few) + len(beside)
+
+    def test_the_next_is_made_while_the_present_one_is_in_use(self) -> None:
+        made = [threading.Event() for _ in range(3)]
+
+        def items() -> Iterator[int]:
+            for i, each in enumerate(made):
+                each.set()
+                yield i
+
+        for i in ahead(items()):
+            assert all(each.wait(10) for each in made[: i + 2])
+
+    def test_what_fails_beside_fails_where_it_is_asked_for(self) -> None:
+        def items() -> Iterator[int]:
+            yield 1
+            raise UsageError("second")
+
+        found = ahead(items())
+        assert next(found) == 1
+        with pytest.raises(UsageError, match="second"):
+            next(found)
 
 
 class TestTrainingData:

@@ -1,6 +1,7 @@
 """What only the LightGBM rankers do: objectives, parameters, thresholds in the model text."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,27 @@ def test_trees_grow_with_the_data(rows: int, leaves: int, leaf_rows: int, models
     made = LgbmParams().for_rows(rows)
     assert (made.num_leaves, made.min_data_in_leaf, made.models) == (leaves, leaf_rows, models)
     assert LgbmParams(num_leaves=7, min_data_in_leaf=3, models=9).for_rows(rows).num_leaves == 7
+
+
+@pytest.mark.parametrize(
+    ("share", "leaves", "leaf_rows"), [(1.0, 200, 428), (0.5, 100, 214), (0.1, 31, 100), (0.0, 31, 100)]
+)
+def test_trees_of_a_share_of_the_rows_are_smaller(share: float, leaves: int, leaf_rows: int) -> None:
+    made = LgbmParams().for_rows(3_000_000)
+    shrunk = made.for_share(share)
+    assert (shrunk.num_leaves, shrunk.min_data_in_leaf) == (leaves, leaf_rows)
+    assert replace(shrunk, num_leaves=200, min_data_in_leaf=428) == made
+
+
+def test_small_trees_are_not_made_larger_for_a_share() -> None:
+    made = LgbmParams(num_leaves=7, min_data_in_leaf=3).for_rows(3_000_000)
+    assert made.for_share(0.5) == made
+
+
+def test_refit_on_a_share_has_smaller_trees() -> None:
+    ranker = small(num_leaves=60, min_data_in_leaf=1).fit(lists(), None)
+    assert ranker.refit(lists(seed=1)).params.num_leaves == 60
+    assert ranker.refit(lists(seed=1), share=0.6).params.num_leaves == 36
 
 
 class TestAverage:
