@@ -67,7 +67,7 @@ LGBM: Final[Space] = {
     # Early stopping chooses the trees, so these two are not searched. `max_bin` is absent: it shapes the binned data,
     # which a worker makes once.
     "trees": Dimension(300, choices=(300,)),
-    "patience": Dimension(25, choices=(25,)),
+    "patience": Dimension(40, choices=(40,)),
 }
 
 TRAINER: Final[Space] = {

@@ -71,7 +71,7 @@ class LgbmParams:
     """LambdaRank looks at pairs with one of them among so many first, >= 1 (lambdarank_truncation_level)."""
     trees: int = 300
     """Iterations at most, >= 1."""
-    patience: int = 25
+    patience: int = 40
     """Stop after so many iterations without a better validation, >= 1."""
     position_bias: bool = False
     """Learn what each place of the shown list adds, apart from the score (`lambdarank` only; Hu et al. 2019)."""
