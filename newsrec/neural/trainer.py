@@ -35,7 +35,7 @@ class TrainerConfig:
     """Name in `newsrec.neural.losses.LOSSES`."""
     epochs: int = 20
     """At most, >= 1."""
-    patience: int = 2
+    patience: int = 3
     """Stop after so many epochs without a better validation, >= 1."""
     batch: int = 128
     """Lists per step, >= 1."""
