@@ -4,9 +4,8 @@ Training, evaluation and serving all go through `Assembly`; there is no second i
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeVar, cast
+from typing import Final, cast
 
 import numpy as np
 import polars as pl
@@ -15,6 +14,7 @@ from features.build import build
 from features.catalog import FAMILIES, Feature, features_for, parts_of
 from features.events import EventStore
 from features.vocabulary import Vocabulary
+from newsrec.ahead import Aside, ahead
 from newsrec.candidates import (
     ALIKE,
     MergeConfig,
@@ -41,31 +41,6 @@ LIST_LENGTH = 100
 
 Rerank = Callable[[pl.DataFrame, pl.DataFrame, pl.DataFrame, EventStore], pl.DataFrame]
 """(features, `request_id, item_id, score`, requests, log) -> further scores, one row per candidate."""
-
-T = TypeVar("T")
-
-
-class Aside:
-    """Lists that were proposed beside others of their time, until they are asked for."""
-
-    def __init__(self) -> None:
-        self._lists: list[pl.DataFrame] = []
-        self._requests: list[pl.Series] = []
-
-    def put(self, requests: pl.DataFrame, lists: pl.DataFrame) -> None:
-        """Keep the lists of some requests, both in the order of `chunks`."""
-        self._lists.append(lists)
-        self._requests.append(requests["request_id"])
-
-    def take(self, requests: pl.DataFrame) -> pl.DataFrame | None:
-        """The lists of requests in the order of `chunks`, which are then forgotten; None where some are not here."""
-        wanted = requests["request_id"]
-        if not self._requests or not wanted.is_in(pl.concat(self._requests).implode()).all():
-            return None
-        taken = [each.filter(pl.col("request_id").is_in(wanted.implode())) for each in self._lists]
-        self._lists = [each.filter(~pl.col("request_id").is_in(wanted.implode())) for each in self._lists]
-        self._requests = [each.filter(~each.is_in(wanted.implode())) for each in self._requests]
-        return pl.concat(taken)
 
 
 @dataclass(frozen=True)
@@ -174,7 +149,8 @@ class Assembly:
                 continue
             other = pl.col("request_id").is_in(beside["request_id"].implode())
             self._aside.put(chunk.filter(other), lists.filter(other))
-            yield chunk.filter(~other), lists.filter(~other)
+            if not (own := chunk.filter(~other)).is_empty():
+                yield own, lists.filter(~other)
 
     def describe(self, candidates: pl.DataFrame, requests: pl.DataFrame) -> pl.DataFrame:
         """Features of the candidates (the `kept` ones, where that column is there); see `features.build.build`."""
@@ -227,16 +203,6 @@ class Described:
     def scored_by(self, score: Callable[[pl.DataFrame], Scores]) -> "Described":
         """With the score of the ranker, which is asked once."""
         return self if self.score is not None else replace(self, score=score(self.features))
-
-
-def ahead(made: Iterator[T]) -> Iterator[T]:
-    """The same, each next one being made in a thread of its own while the present one is in use."""
-    end: Final = object()
-    with ThreadPoolExecutor(1) as beside:
-        coming = beside.submit(next, made, end)
-        while (present := coming.result()) is not end:
-            coming = beside.submit(next, made, end)
-            yield cast(T, present)
 
 
 def chunks(requests: pl.DataFrame) -> Iterator[pl.DataFrame]:

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from features.windows import Ints
-from newsrec.assembly import Assembly, chunks
+from newsrec.assembly import Assembly
 from newsrec.candidates import FUSION_OFFSET, MergeConfig, label
 from newsrec.progress import Progress
 
@@ -68,8 +68,8 @@ def learned(assembly: Assembly, requests: pl.DataFrame, positives: pl.DataFrame,
     asked = requests.sort("requested_at", maintain_order=True).gather_every(every)
     rows = []
     with tell.stage("merge", len(asked)) as step:
-        for chunk in chunks(asked):
-            rows.append(label(assembly.lists(chunk)[0], positives))
+        for chunk, lists in assembly.recalled(asked):
+            rows.append(label(lists, positives))
             step(len(chunk))
     votes = Votes.of(pl.concat(rows), channels, len(asked))
     weights, hits = climbed(votes, assembly.list_length)

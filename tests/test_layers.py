@@ -41,6 +41,7 @@ STAGES: Final = (
     "own",
     "inspect",
     "rankers",
+    "ahead",
     "assembly",
     "evaluation",
     "tensors",

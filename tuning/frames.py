@@ -17,7 +17,7 @@ import polars as pl
 
 from features.columns import TIME
 from features.events import EventStore
-from newsrec.assembly import Assembly, chunks, training_data
+from newsrec.assembly import Assembly, training_data
 from newsrec.candidates import SamplingConfig, label, whole_lists
 from newsrec.data import Log
 from newsrec.errors import DataError, UsageError
@@ -204,8 +204,7 @@ def _write_valid(assembly: Assembly, split: Split, number: int, folder: Path, te
     requests = split.part("valid")
     described, rows = [], []
     with tell.stage(f"fold {number + 1}", len(requests)) as step:
-        for chunk in chunks(requests):
-            lists, _ = assembly.lists(chunk)
+        for chunk, lists in assembly.recalled(requests):
             marked = whole_lists(label(assembly.cut(lists), split.positives))
             described.append(assembly.describe(marked, chunk))
             rows.append(marked.filter("kept").select("request_id", "item_id", "label"))

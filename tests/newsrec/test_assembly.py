@@ -14,7 +14,8 @@ from features.catalog import FEATURES, features_for, parts_of
 from features.events import EventStore
 from features.vocabulary import Vocabulary
 from newsrec import assembly as module
-from newsrec.assembly import Assembly, ScoredLists, ahead, chunks, rows_of, score_lists, training_data
+from newsrec.ahead import ahead
+from newsrec.assembly import Assembly, ScoredLists, chunks, rows_of, score_lists, training_data
 from newsrec.candidates import SamplingConfig, label, sample_negatives
 from newsrec.data import Log
 from newsrec.errors import UsageError
@@ -142,7 +143,7 @@ class TestChunks:
         assert scored(assembly).rows.equals(lists.rows)
         assert scored(assembly).positive_ranks.equals(lists.positive_ranks)
 
-    @pytest.mark.parametrize("size", [3, 11, 1_000])
+    @pytest.mark.parametrize("size", [1, 3, 11, 1_000])
     def test_lists_proposed_beside_others_are_the_same_and_are_proposed_once(
         self, size: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -157,6 +158,7 @@ class TestChunks:
         found = [list(assembly.recalled(own, beside)), list(assembly.recalled(beside))]
         assert sum(asked) == len(few)
         for chunked, ((requests, whole),) in zip(found, expected, strict=True):
+            assert all(len(chunk) for chunk, _ in chunked)
             assert pl.concat(chunk for chunk, _ in chunked).equals(requests)
             assert pl.concat(each for _, each in chunked).equals(whole)
         list(assembly.recalled(beside))  # forgotten once given
