@@ -1,7 +1,10 @@
-"""What is done before it is asked for: the next item of a loop, and lists of requests whose turn comes later."""
+"""What need not wait: the next item of a loop, calls beside each other, lists of requests whose turn comes later."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
+from time import perf_counter
 from typing import Final, TypeVar, cast
 
 import polars as pl
@@ -20,6 +23,31 @@ def ahead(made: Iterator[T]) -> Iterator[T]:
         while (present := coming.result()) is not end:
             coming = beside.submit(next, made, end)
             yield cast(T, present)
+
+
+class Beside:
+    """Calls that are made again and again, some at once: what took longest the last time begins first.
+
+    Args:
+        threads: How many at once, >= 1; None is one per core.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        self._threads = threads or os.cpu_count()
+        self._seconds: dict[str, float] = {}
+
+    def __call__(self, calls: Mapping[str, Callable[[], T]]) -> dict[str, T]:
+        """What each call gives, in the order of the calls; what one of them raises is raised when all have ended."""
+        longest_first = sorted(calls, key=lambda name: -self._seconds.get(name, inf))
+        with ThreadPoolExecutor(self._threads) as pool:
+            begun = {name: pool.submit(self._timed, name, calls[name]) for name in longest_first}
+        return {name: begun[name].result() for name in calls}
+
+    def _timed(self, name: str, call: Callable[[], T]) -> T:
+        start = perf_counter()
+        result = call()
+        self._seconds[name] = perf_counter() - start
+        return result
 
 
 class Aside:

@@ -11,7 +11,7 @@ import polars as pl
 
 from features.columns import TIME
 from newsrec.asked import Context
-from newsrec.assembly import chunks
+from newsrec.assembly import Assembly
 from newsrec.diversity import diversified
 from newsrec.errors import UsageError
 from newsrec.explain import explanations, proposed_by
@@ -19,6 +19,7 @@ from newsrec.fallback import fill
 from newsrec.live import Filter, Live
 from newsrec.progress import Progress, Silent
 from newsrec.rankers import Ranker
+from newsrec.recall import RecallRequests
 from newsrec.rerank import Reranker
 
 REASONS = ("channels", "because")
@@ -90,11 +91,12 @@ def ranked_lists(
 ) -> pl.DataFrame:
     """Order the lists that requests bring along; see `Recommender.rank_many`."""
     _refuse_places(k)
-    parts = []
+    scored = {"item_id": live.store.items.dtype, "score": pl.Float32(), "rank": pl.UInt32()}
+    if asked.is_empty():
+        return _none(asked.select("request_id"), scored, explain)
+    assembly, parts = replace(live.assembly(asked), slates=lists), []
     with (progress or Silent()).stage("rank", len(asked)) as step:
-        for chunk in chunks(asked):
-            assembly = replace(live.assembly(chunk), slates=lists)
-            candidates, _ = assembly.lists(chunk)
+        for chunk, candidates in assembly.recalled(asked):
             described = assembly.describe(candidates, chunk)
             rank = pl.col("score").rank("ordinal", descending=True).over("request_id").cast(pl.UInt32)
             ranked = _scored(live, scoring, candidates, described, chunk).with_columns(rank.alias("rank"))
@@ -102,9 +104,6 @@ def ranked_lists(
             best = _explained(live, scoring.ranker, best, described) if explain else best
             parts.append(best.select("request_id", "item_id", "score", "rank", *(REASONS if explain else ())))
             step(len(chunk))
-    if not parts:
-        scored = {"item_id": live.store.items.dtype, "score": pl.Float32(), "rank": pl.UInt32()}
-        return _none(asked.select("request_id"), scored, explain)
     return asked.select("request_id").join(pl.concat(parts), on="request_id", maintain_order="left_right")
 
 
@@ -120,22 +119,30 @@ def best_articles(
 ) -> pl.DataFrame:
     """The best articles that recall proposes, places that it leaves empty filled; see `Recommender.recommend_many`."""
     _refuse_places(k)
-    parts = []
-    with (progress or Silent()).stage("recommend", len(asked)) as step:
-        for chunk in chunks(asked):
-            parts.append(_best(live, scoring, chunk, k, chosen, explain))
-            step(len(chunk))
     order = asked.select("request_id", "user_id")
-    if not parts:
+    if asked.is_empty():
         return _none(order, {"item_id": live.store.items.dtype, "rank": pl.UInt32(), "score": pl.Float32()}, explain)
+    assembly, parts = live.proposing(asked), []
+    with (progress or Silent()).stage("recommend", len(asked)) as step:
+        for chunk, lists in assembly.recalled(asked):
+            parts.append(_best(live, scoring, assembly, chunk, lists, k, chosen, explain))
+            step(len(chunk))
     return order.join(pl.concat(parts), on="request_id", how="left", maintain_order="left_right").filter(
         pl.col("item_id").is_not_null()
     )
 
 
-def _best(live: Live, scoring: Scoring, requests: pl.DataFrame, k: int, chosen: Filter, explain: bool) -> pl.DataFrame:
-    assembly = live.proposing(requests)
-    lists, coded = assembly.lists(requests)
+def _best(
+    live: Live,
+    scoring: Scoring,
+    assembly: Assembly,
+    requests: pl.DataFrame,
+    lists: pl.DataFrame,
+    k: int,
+    chosen: Filter,
+    explain: bool,
+) -> pl.DataFrame:
+    coded = RecallRequests.of(requests, live.store)
     allowed = live.allowed(chosen, coded.at)
     candidates = assembly.cut(lists.filter(allowed.gather(pl.Series(live.store.item_codes(lists["item_id"])))))
     described = assembly.describe(candidates, requests)

@@ -14,11 +14,12 @@ from features.build import build
 from features.catalog import FAMILIES, Feature, features_for, parts_of
 from features.events import EventStore
 from features.vocabulary import Vocabulary
-from newsrec.ahead import Aside, ahead
+from newsrec.ahead import Aside, Beside, ahead
 from newsrec.candidates import (
     ALIKE,
     MergeConfig,
     SamplingConfig,
+    in_turn,
     label,
     on_slates,
     positive_ranks,
@@ -35,6 +36,9 @@ from newsrec.sampling import mark_negatives
 
 CHUNK_REQUESTS = 10_000
 """Requests handled at once: a million candidates at the default list length."""
+
+MANY_REQUESTS = 500
+"""From so many on channels are asked beside each other; a single answer would wait for the threads."""
 
 LIST_LENGTH = 100
 """Candidates per request at most."""
@@ -58,6 +62,7 @@ class Assembly:
     merge: MergeConfig = ALIKE
     """How lists of several channels become one."""
     _aside: Aside = field(default_factory=Aside, init=False, compare=False)
+    _beside: Beside = field(default_factory=Beside, init=False, compare=False)
 
     @classmethod
     def of(
@@ -116,7 +121,8 @@ class Assembly:
         """Candidates of some requests: their own lists, or whole merged lists of recall before any cut."""
         coded = RecallRequests.of(requests, self.store)
         with self.clock.time("recall"):
-            proposed = propose(self.channels, coded, self.store.items, self.merge) if self.channels else None
+            asked = in_turn if len(requests) < MANY_REQUESTS else self._beside
+            proposed = propose(self.channels, coded, self.store.items, self.merge, asked) if self.channels else None
             if self.slates is None:
                 return cast(pl.DataFrame, proposed), coded
             ids = requests.select("request_id")
@@ -136,7 +142,8 @@ class Assembly:
         Yields:
             Requests, ordered by moment, and their lists (see `lists`).
         """
-        return ahead(self._recalled(requests, beside))
+        made = self._recalled(requests, beside)
+        return made if len(requests) < MANY_REQUESTS else ahead(made)
 
     def _recalled(
         self, requests: pl.DataFrame, beside: pl.DataFrame | None

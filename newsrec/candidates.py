@@ -4,8 +4,9 @@ Lists are merged by reciprocal rank fusion (Cormack, Clarke & Büttcher 2009): i
 scores. Sampling comes after recall and only for training; what validation and test see is the whole list.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -70,8 +71,21 @@ ALIKE: Final = MergeConfig()
 """Whole lists, every channel as good as another."""
 
 
+Asked = Callable[[Mapping[str, Callable[[], pl.DataFrame]]], Mapping[str, pl.DataFrame]]
+"""How channels are asked: their calls by name, to what each of them found."""
+
+
+def in_turn(calls: Mapping[str, Callable[[], pl.DataFrame]]) -> dict[str, pl.DataFrame]:
+    """One after the other."""
+    return {name: call() for name, call in calls.items()}
+
+
 def propose(
-    channels: Mapping[str, Channel], requests: RecallRequests, items: pl.Series, merge: MergeConfig = ALIKE
+    channels: Mapping[str, Channel],
+    requests: RecallRequests,
+    items: pl.Series,
+    merge: MergeConfig = ALIKE,
+    asked: Asked = in_turn,
 ) -> pl.DataFrame:
     """Ask every channel and merge.
 
@@ -80,12 +94,14 @@ def propose(
         requests: The requests.
         items: `item_id` of each article code.
         merge: Quotas and weights of the channels.
+        asked: In turn, or beside each other (`newsrec.ahead.Beside`).
 
     Returns:
         `request_id, item_id`, `<channel>_score` (Float32) and `<channel>_rank` (UInt16) per channel, null where it did
         not propose the article, and `recall_rank` (UInt16, 1 is best); sorted by request (in their order) and rank.
     """
-    found = {name: _within(channel.recall(requests), merge.quotas.get(name)) for name, channel in channels.items()}
+    lists = asked({name: partial(channel.recall, requests) for name, channel in channels.items()})
+    found = {name: _within(lists[name], merge.quotas.get(name)) for name in channels}
     n_items = requests.store.n_items
     keys = [each["row"].to_numpy().astype(np.int64) * n_items + each["item"].to_numpy() for each in found.values()]
     # A row that several channels propose stays one. Sorted numbers are found again in a fraction of a join's time.

@@ -16,8 +16,8 @@ from scipy.sparse import csr_matrix
 
 from features.events import EventStore, history
 from features.windows import Ints, grid_before, places_in
-from newsrec.recall.base import RecallRequests, RecallSettings, nothing, proposable, top_rows
-from newsrec.recall.windows import entries
+from newsrec.recall.base import RecallRequests, RecallSettings, nothing
+from newsrec.recall.dense import best_stored
 
 FEW_SOURCES = 500
 """So few articles at one refresh are looked up in a table of all, which is kept until another refresh is asked for."""
@@ -146,11 +146,10 @@ class ItemToItem:
         place = places_in(source[borders[:-1]], asked["grid"].to_numpy() * n_items + asked["source"].to_numpy())
         told = asked.filter(place >= 0)
         votes = told["weight"].to_numpy(), (told["row"].to_numpy(), place[place >= 0])
-        row, item, score = entries(csr_matrix(votes, shape=(len(requests.at), alike.shape[0])) @ alike)
-        may = proposable(row, item, requests)
+        scores = csr_matrix(votes, shape=(len(requests.at), alike.shape[0])) @ alike
         # Rounded: a float sum must not show in which order its terms were added.
-        found = {"row": row[may].astype(np.uint32), "item": item[may], "score": np.round(score[may], 9)}
-        return top_rows(pl.DataFrame(found), requests, self._settings.depth)
+        scores.data = np.round(scores.data, 9)
+        return best_stored(scores, np.arange(len(requests.at)), requests, self._settings.depth)
 
 
 class NeighbourParams(Protocol):

@@ -21,6 +21,7 @@ from newsrec.recall.base import (
     proposable,
     top_rows,
 )
+from newsrec.recall.dense import largest
 
 
 @dataclass(frozen=True)
@@ -83,19 +84,20 @@ class Popular:
         return kept[2]
 
     def _computed(self, grids: Ints, length: int) -> pl.DataFrame:
-        buckets = self._clicks["bucket"].to_numpy()
+        bucket, item, n = (self._clicks[name].to_numpy() for name in ("bucket", "item", "n"))
         tables = []
         for grid in grids.tolist():
-            low, high = np.searchsorted(buckets, [grid - max(self._steps), grid])
-            weight = sum(
-                (pl.col("bucket") >= grid - step).cast(pl.Int64) * weight
-                for step, weight in zip(self._steps, self.params.weights, strict=True)
-            )
-            scored = (
-                self._clicks[int(low) : int(high)].group_by("item").agg((pl.col("n") * weight).sum().alias("score"))
-            )
-            best = by_score(scored, self._store).head(length)
-            tables.append(best.with_columns(pl.lit(grid, pl.Int64).alias("grid")))
+            low, high = np.searchsorted(bucket, [grid - max(self._steps), grid])
+            weight = np.zeros(high - low, np.int64)
+            for step, each in zip(self._steps, self.params.weights, strict=True):
+                weight += each * (bucket[low:high] >= grid - step)
+            # Whole numbers below 2 ** 53: exact in any order.
+            counted = np.bincount(item[low:high], n[low:high] * weight, self._store.n_items)
+            score = counted.astype(np.float64, copy=False)
+            best = largest(score[None], length)[1]
+            best = best[score[best] > 0]
+            found = {"item": best, "score": score[best].astype(np.int64), "grid": np.full(len(best), grid)}
+            tables.append(by_score(pl.DataFrame(found), self._store).head(length))
         return (
             pl.concat(tables)
             if tables

@@ -131,7 +131,9 @@ class Segment:
         bucket, weight = self._bucket[low:high], np.zeros(high - low, np.int64)
         for step, each in zip(self._steps, self.params.weights, strict=True):
             weight += each * (bucket >= grid - step)
-        item, place = np.unique(self._item[low:high], return_inverse=True)
+        clicked = np.zeros(self._store.n_items, np.bool_)
+        clicked[self._item[low:high]] = True
+        item, place = np.flatnonzero(clicked), (np.cumsum(clicked) - 1)[self._item[low:high]]
         shape = (self._segments + 1, len(item))
         weighed = np.zeros(shape[0] * shape[1])
         for segment in self._segment:
@@ -139,4 +141,4 @@ class Segment:
             weighed += np.bincount(segment[low:high] * np.int64(shape[1]) + place, weight, len(weighed))
         weighed = weighed.reshape(shape)
         weighed[-1] = 0.0
-        return _Shares(item.astype(np.int64), weighed / np.maximum(weighed.sum(axis=1, keepdims=True), 1.0))
+        return _Shares(item, weighed / np.maximum(weighed.sum(axis=1, keepdims=True), 1.0))

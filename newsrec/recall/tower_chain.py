@@ -51,6 +51,8 @@ class TwoTowerParams:
     """Whether the loss corrects for how often frequent articles are negatives."""
     epochs: int = 2
     """Passes over the clicks of each step of the chain, >= 1."""
+    first_epochs: int = 1
+    """Passes over the day before, with which a chain begins, >= 1."""
     batch: int = 512
     """Readers per step of the optimiser, >= 2: the others' clicks are the negatives of each."""
     rate: float = 0.1
@@ -192,7 +194,7 @@ class Training:
         log_q = np.log(np.maximum(often, 1) / len(target)).astype(np.float32) * np.float32(p.logq)
         weight = np.where(history >= 0, self._click, 0.0)
         weight = (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
-        for _ in range(p.epochs):
+        for _ in range(p.first_epochs if until == chain.start else p.epochs):
             shuffled = rng.permutation(len(target))
             for begin in range(0, len(target), p.batch):
                 some = shuffled[begin : begin + p.batch]

@@ -19,7 +19,7 @@ from scipy.sparse import csr_matrix
 
 from features.articles import UNIT
 from features.windows import Ints
-from newsrec.recall.dense import Floats
+from newsrec.recall.dense import Floats, product
 
 Vectors = npt.NDArray[np.float32]
 Weights = dict[str, Vectors]
@@ -28,8 +28,6 @@ FIRST: Final = 0.1
 """AdaGrad's squares begin here, so that first steps are not the largest."""
 LARGEST: Final = 15.0
 """Numbers of f beyond it are cut: 16 bits hold no larger ones."""
-ALONE: Final = 2**18
-"""OpenBLAS multiplies with one thread up to so many multiplications."""
 
 
 @dataclass(frozen=True)
@@ -106,20 +104,6 @@ def begun(dim: int, hidden: int, text_dim: int, seed: int) -> Weights:
         "item": rng.normal(0, 0.1 / np.sqrt(dim), (dim, dim)).astype(np.float32),
         "item_bias": np.zeros(dim, np.float32),
     }
-
-
-def product(a: Vectors, b: Vectors) -> Vectors:
-    """The matrix product, in pieces that BLAS does not share out among threads.
-
-    So its bits do not depend on how many there are, and it does not wait for them where other work has the cores.
-    """
-    rows = max(1, ALONE // max(1, a.shape[1] * b.shape[1]))
-    pieces, (inner, width) = len(a) // rows, b.shape
-    whole = pieces * rows
-    result = np.empty((len(a), width), np.float32)
-    np.matmul(a[:whole].reshape(pieces, rows, inner), b, out=result[:whole].reshape(pieces, rows, width))
-    np.matmul(a[whole:], b, out=result[whole:])
-    return result
 
 
 def objective(
@@ -226,8 +210,8 @@ class UserTower:
         # Sums of whole numbers far below 2 ** 53: exact in any order.
         summed = np.einsum("nl,nld->nd", weight, self.article[history].astype(np.float64))
         x = np.rint(summed / np.maximum(whole, 1))  # (n, dim)
-        inner = np.rint(np.maximum(x @ self.weights["user_in"] + self.weights["user_in_bias"], 0) / UNIT)
-        z = np.rint((inner @ self.weights["user_out"] + self.weights["user_out_bias"]) / UNIT) + x
+        inner = np.rint(np.maximum(product(x, self.weights["user_in"]) + self.weights["user_in_bias"], 0) / UNIT)
+        z = np.rint((product(inner, self.weights["user_out"]) + self.weights["user_out_bias"]) / UNIT) + x
         length = np.sqrt((z * z).sum(axis=1, keepdims=True))
         unit: Floats = np.rint(UNIT * (z / np.maximum(length, 1)))
         return np.where(whole > 0, unit, 0.0)

@@ -18,7 +18,7 @@ from features.columns import HOUR
 from features.events import EventStore, history
 from features.windows import Ints, grid_before
 from newsrec.recall.base import RecallRequests, RecallSettings, by_score, nothing
-from newsrec.recall.dense import Floats, best_of, read_matrix, rows_at_once
+from newsrec.recall.dense import best_stored, rows_at_once
 from newsrec.recall.windows import ReadingWindows, column_counts, entries, row_counts
 
 
@@ -51,10 +51,10 @@ class _Readings:
     grid: int
     readers: csr_matrix
     """Last readers of each article, shape (n_items, n_users)."""
-    item: Ints
-    """What was read, ascending codes."""
+    n_read: int
+    """Articles that were read: more than that nobody can be proposed."""
     proposals: csr_matrix
-    """What each reader proposes, by age, shape (n_users, n_read)."""
+    """What each reader proposes, by age, shape (n_users, n_items)."""
     rarity: Ints
     """1 / log(1 + readings) per article."""
     n: Ints
@@ -87,8 +87,7 @@ class UserCF:
     def table(self, at: int) -> pl.DataFrame:
         """What each reader proposes at the last refresh before `at` (ms): `user_id, item_id, score`, best first."""
         known = self._readings(at // self._settings.refresh_ms)
-        user, column, score = entries(known.proposals)
-        item = known.item[column]
+        user, item, score = entries(known.proposals)
         found = pl.DataFrame({"user": self._store.user_order[user], "code": user, "item": item, "score": score})
         best = by_score(found, self._store, "user")
         return pl.DataFrame(
@@ -110,15 +109,15 @@ class UserCF:
                 "weight": np.rint(UNIT * self.params.history_decay ** age.astype(np.float64)).astype(np.int64),
             }
         ).filter(pl.col("item") < self._windows.shape[1])
-        read, parts = read_matrix(requests), []
+        parts = []
         for (refresh,), own in asked.partition_by("grid", as_dict=True).items():
             known = self._readings(int(refresh))
-            row, per_block = own["row"].to_numpy(), rows_at_once(len(known.item))
+            row, per_block = own["row"].to_numpy(), rows_at_once(known.n_read)
             for start in range(0, len(rows := np.unique(row)), per_block):
                 some = rows[start : start + per_block]
                 low, high = np.searchsorted(row, [some[0], some[-1] + 1])  # in order of the rows, as `history` is
                 scores = self._scores(known, some, own[int(low) : int(high)], requests)
-                parts.append(best_of(scores, some, known.item, requests, read, self._settings.depth))
+                parts.append(best_stored(scores, some, requests, self._settings.depth))
         return pl.concat(parts).sort("row", "rank") if parts else nothing()
 
     def _readings(self, grid: int) -> _Readings:
@@ -129,16 +128,13 @@ class UserCF:
             age = (grid * self._settings.refresh_ms - found.time) / (self.params.half_life_hours * HOUR)
             strength = found.valued(np.rint(UNIT * np.exp2(-age)).astype(np.int64))
             readings = column_counts(found.read)
-            item = np.flatnonzero(readings)
-            column = (np.cumsum(readings > 0) - 1)[strength.indices]
-            proposals = csr_matrix((strength.data, column, strength.indptr), shape=(strength.shape[0], len(item)))
             rarity = np.rint(UNIT / np.log1p(np.maximum(readings, 1))).astype(np.int64)
             readers, n = found.last_readers().T.tocsr(), np.maximum(row_counts(found.read), 1)
-            kept = self._kept = _Readings(grid, readers, item, proposals, rarity, n)
+            kept = self._kept = _Readings(grid, readers, int(np.count_nonzero(readings)), strength, rarity, n)
         return kept
 
-    def _scores(self, known: _Readings, rows: Ints, asked: pl.DataFrame, requests: RecallRequests) -> Floats:
-        """What similar readers propose to some requests of one refresh, shape (n_rows, n_read)."""
+    def _scores(self, known: _Readings, rows: Ints, asked: pl.DataFrame, requests: RecallRequests) -> csr_matrix:
+        """What similar readers propose to some requests of one refresh, shape (n_rows, n_items)."""
         item = asked["item"].to_numpy()
         value = asked["weight"].to_numpy() * known.rarity[item]
         place = np.searchsorted(rows, asked["row"].to_numpy())
@@ -151,5 +147,4 @@ class UserCF:
         activity = (n[row] + known.n[reader]) / (2 * self.params.per_user)
         similarity = np.rint(shared / UNIT * activity / np.sqrt(n[row] * known.n[reader])).astype(np.int64)
         alike = csr_matrix((similarity, (row, reader)), shape=common.shape)
-        scores: Floats = (alike @ known.proposals).toarray() / float(UNIT**2)
-        return scores
+        return (alike @ known.proposals) / float(UNIT**2)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from features.articles import UNIT
 from features.windows import Ints
-from newsrec.recall.dense import Floats, largest, rows_at_once
+from newsrec.recall.dense import Floats, largest, product, rows_at_once
 
 EXACT: Final = 20_000
 """So many articles are compared one by one; of more, an index finds the nearest."""
@@ -35,13 +35,13 @@ def nearest(queries: Floats, vectors: Floats, count: int) -> tuple[Ints, Ints, F
     found: list[tuple[Ints, Ints, Floats]] = []
     per_block = rows_at_once(len(vectors))
     for start in range(0, len(queries), per_block):
-        products = queries[start : start + per_block] @ vectors.T  # (block, n_vectors)
-        query, vector = largest(products, count)
-        found.append((query + start, vector, products[query, vector]))
+        block = product(queries[start : start + per_block], vectors.T)  # (block, n_vectors)
+        query, vector = largest(block, count)
+        found.append((query + start, vector, block[query, vector]))
     if not found:
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
-    query, vector, product = (np.concatenate(part) for part in zip(*found, strict=True))
-    return query, vector, product
+    query, vector, products = (np.concatenate(part) for part in zip(*found, strict=True))
+    return query, vector, products
 
 
 class Compared:
@@ -61,7 +61,7 @@ class Compared:
     def products(self, queries: Floats, count: int) -> Floats:
         """Products, shape (n_queries, n_items); of an index, with the `count` that it finds, and 0 elsewhere."""
         if self._index is None:
-            return queries @ self.vectors.T
+            return product(queries, self.vectors.T)
         count = min(count, len(self.item))
         keys = np.asarray(self._index.search(queries.astype(np.float32), count, threads=1).keys)
         vector = keys.reshape(len(queries), count).astype(np.int64)

@@ -2,7 +2,8 @@
 
 import re
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from features.catalog import FEATURES, features_for, parts_of
 from features.events import EventStore
 from features.vocabulary import Vocabulary
 from newsrec import assembly as module
-from newsrec.ahead import ahead
+from newsrec.ahead import Beside, ahead
 from newsrec.assembly import Assembly, ScoredLists, chunks, rows_of, score_lists, training_data
 from newsrec.candidates import SamplingConfig, label, sample_negatives
 from newsrec.data import Log
@@ -143,15 +144,17 @@ class TestChunks:
         assert scored(assembly).rows.equals(lists.rows)
         assert scored(assembly).positive_ranks.equals(lists.positive_ranks)
 
+    @pytest.mark.parametrize("many", [1, 1_000])
     @pytest.mark.parametrize("size", [1, 3, 11, 1_000])
     def test_lists_proposed_beside_others_are_the_same_and_are_proposed_once(
-        self, size: int, monkeypatch: pytest.MonkeyPatch
+        self, size: int, many: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         few = TRAIN.head(20)
         beside, own = few.gather_every(2), few.gather_every(2, 1)
         alone = assembly_of()
         expected = [list(alone.recalled(each)) for each in (own, beside)]
         monkeypatch.setattr(module, "CHUNK_REQUESTS", size)
+        monkeypatch.setattr(module, "MANY_REQUESTS", many)
         assembly, asked = assembly_of(), []
         lists = Assembly.lists
         monkeypatch.setattr(Assembly, "lists", lambda self, chunk: (asked.append(len(chunk)), lists(self, chunk))[1])
@@ -174,6 +177,37 @@ class TestChunks:
 
         for i in ahead(items()):
             assert all(each.wait(10) for each in made[: i + 2])
+
+    def test_channels_asked_beside_each_other_say_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        in_turn = assembly_of().lists(TRAIN)[0]
+        monkeypatch.setattr(module, "MANY_REQUESTS", 1)
+        assert assembly_of().lists(TRAIN)[0].equals(in_turn)
+
+    def test_calls_are_made_beside_each_other_and_answered_in_their_order(self) -> None:
+        met = threading.Barrier(2, timeout=10)
+        assert list(Beside(2)({"a": met.wait, "b": lambda: met.wait() * 0 + 7}).items())[1] == ("b", 7)
+
+    def test_what_took_longest_begins_first(self) -> None:
+        begun: list[str] = []
+
+        def call(name: str, seconds: float) -> Callable[[], None]:
+            return lambda: (begun.append(name), time.sleep(seconds))[1]
+
+        beside = Beside(1)
+        calls = {"short": call("short", 0), "long": call("long", 0.05)}
+        assert list(beside(calls)) == ["short", "long"]
+        beside(calls | {"new": call("new", 0)})
+        assert begun == ["short", "long", "new", "long", "short"]
+
+    def test_what_fails_beside_others_is_raised(self) -> None:
+        ended: list[int] = []
+
+        def fails() -> None:
+            raise UsageError("first")
+
+        with pytest.raises(UsageError, match="first"):
+            Beside(2)({"a": fails, "b": lambda: ended.append(1)})
+        assert ended == [1]
 
     def test_what_fails_beside_fails_where_it_is_asked_for(self) -> None:
         def items() -> Iterator[int]:

@@ -607,10 +607,14 @@ def test_first_questions_and_first_observations_at_once(measured: object) -> Non
         assert live.features(STRANGER, [NEWS])["item_clicks_all"].to_list() == [12.0]
 
 
+@pytest.mark.parametrize("many", [1, 10_000])
 @pytest.mark.parametrize("question", ["recommend_many", "rank_many"])
-def test_long_answer_is_of_one_state(on_slates: object, monkeypatch: pytest.MonkeyPatch, question: str) -> None:
+def test_long_answer_is_of_one_state(
+    on_slates: object, monkeypatch: pytest.MonkeyPatch, question: str, many: int
+) -> None:
     """What is observed between two chunks of one question is for the next question."""
     monkeypatch.setattr("newsrec.assembly.CHUNK_REQUESTS", 1)
+    monkeypatch.setattr("newsrec.assembly.MANY_REQUESTS", many)
     live = Recommender.load(on_slates.run)  # type: ignore[attr-defined]
     now = live.known_until + HOUR
     items = live.recommend(STRANGER, at=at_of(now), k=8)["item_id"].to_list()

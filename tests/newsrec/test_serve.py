@@ -123,12 +123,14 @@ def test_order_of_the_requests_is_kept(served: Recommender, log: Log) -> None:
     assert bits(found.sort("request_id", "rank")) == bits(served.recommend_many(asked, k=3).sort("request_id", "rank"))
 
 
+@pytest.mark.parametrize("many", [1, 10_000])
 def test_requests_in_many_chunks_are_answered_as_in_one(
-    served: Recommender, log: Log, monkeypatch: pytest.MonkeyPatch
+    served: Recommender, log: Log, many: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = requests_at_clicks(log)
     whole = served.recommend_many(asked)
     monkeypatch.setattr("newsrec.assembly.CHUNK_REQUESTS", 7)
+    monkeypatch.setattr("newsrec.assembly.MANY_REQUESTS", many)
     assert bits(served.recommend_many(asked)) == bits(whole)
 
 

@@ -1,12 +1,14 @@
 """Blocks of scores: what may not be shown is struck out, and the best are kept with all ties of the last."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from scipy.sparse import csr_matrix
 
 from newsrec.recall import RecallRequests
-from newsrec.recall.dense import best_of, largest, read_matrix
+from newsrec.recall.dense import best_of, best_stored, largest, product, read_matrix
 from tests.factories import articles_of, clicks_of, log_of, requests_of, store_of
 
 
@@ -43,6 +45,25 @@ def test_read_articles_those_not_out_and_those_without_a_score_are_struck_out() 
         (2, 13, 1),
         (2, 12, 2),
     ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrays.arrays(np.float64, (3, 5), elements=st.integers(-1, 3)), st.integers(1, 5))
+def test_stored_scores_give_the_lists_of_whole_ones(scores: np.ndarray, depth: int) -> None:
+    clicks = clicks_of([(1, 10, 0.0), (2, 11, 30.0), (1, 12, 90.0)])
+    store = store_of(log_of(clicks, articles_of([10, 11, 12, 13, 14], [0.0, 0.0, 0.0, 60.0, 0.0])))
+    requests = RecallRequests.of(requests_of([(2, 60.0, 60.0), (1, 61.0, 61.0), (7, 61.0, 61.0)]), store)
+    rows = np.array([2, 0, 1])
+    whole = best_of(scores.copy(), rows, np.arange(5), requests, read_matrix(requests), depth)
+    assert best_stored(csr_matrix(scores), rows, requests, depth).equals(whole)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 2), (250, 33, 1800), (2, 33, 5000), (300, 700, 32), (5, 0, 3), (0, 4, 3)])
+def test_product_of_whole_numbers_is_exact(shape: tuple[int, int, int]) -> None:
+    rows, inner, columns = shape
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(-4096, 4096, (rows, inner)), rng.integers(-4096, 4096, (columns, inner)).T
+    assert (product(a.astype(np.float64), b.astype(np.float64)) == a @ b).all()
 
 
 def test_rows_may_be_any_of_the_requests() -> None:

@@ -5,7 +5,8 @@ import pytest
 
 from features.articles import UNIT
 from newsrec.recall import towers
-from newsrec.recall.towers import FIRST, Batch, Known, UserTower, Weights, begun, descend, objective, product
+from newsrec.recall.dense import product
+from newsrec.recall.towers import FIRST, Batch, Known, UserTower, Weights, begun, descend, objective
 
 HISTORY = np.array([[1, 3, -1], [2, 2, 0], [0, -1, -1], [4, 1, 2], [5, -1, -1], [1, 4, -1]])
 WEIGHT = np.where(HISTORY >= 0, [4.0, 2.0, 1.0], 0.0)
