@@ -68,6 +68,22 @@ def test_chain_forgets_what_was_read_before_yesterday_and_the_pool_what_nobody_r
     assert sorted(brief.table(ms(120))["item_id"]) == [6, 8]
 
 
+@pytest.mark.parametrize(
+    ("minutes", "decides", "idle"), [(1_440, "first_epochs", "epochs"), (300, "epochs", "first_epochs")]
+)
+def test_day_before_is_passed_over_by_itself(minutes: int, decides: str, idle: str) -> None:
+    """At midnight all was learned from the day before; on the day itself nothing was."""
+    store = store_of(log_of(clicks_of([(1, 7, 60.0), (1, 8, 61.0), (2, 5, 70.0), (2, 6, 71.0)])))
+    base = replace(SMALL, epochs=1, first_epochs=1, pool_hours=48.0, rate=0.01)
+    once, often, same = (
+        TwoTower(params).fit(store, SETTINGS).table(ms(minutes))
+        for params in (base, replace(base, **{decides: 9}), replace(base, **{idle: 9}))
+    )
+    assert len(once) == 2
+    assert once.equals(same)
+    assert not once.equals(often)
+
+
 def test_article_in_few_pairs_is_unknown() -> None:
     rows = [(1, 7, 0.0), (1, 8, 1.0), (2, 7, 0.0), (2, 8, 1.0), (3, 7, 0.0), (3, 6, 1.0)]
     channel = TwoTower(replace(SMALL, min_pairs=2)).fit(store_of(log_of(clicks_of(rows))), SETTINGS)
