@@ -4,7 +4,7 @@ Channels are refreshed on a grid, as a production system refreshes its tables: a
 grid moment at or before its `statistics_at` would have built.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, Self
@@ -127,6 +127,31 @@ def clicks_per_bucket(store: EventStore, settings: RecallSettings, first: int) -
         clicks.filter(pl.col("bucket") >= first).group_by("bucket", "item").agg(pl.len().cast(pl.Int64).alias("n"))
     )
     return counted.sort("bucket")
+
+
+def window_weights(bucket: Ints, grid: int, steps: Sequence[int], weights: Sequence[int]) -> Ints:
+    """What clicks before the refresh `grid` count: the sum of the weights of the windows that hold them.
+
+    Args:
+        bucket: Refresh bucket of each click, below `grid`, shape (n_clicks,).
+        grid: The refresh.
+        steps: Length of each window, in buckets.
+        weights: Of each window.
+    """
+    weight = np.zeros(len(bucket), np.int64)
+    for step, each in zip(steps, weights, strict=True):
+        weight += each * (bucket >= grid - step)
+    return weight
+
+
+def distinct(rows: npt.NDArray[np.integer], n_rows: int = 0) -> tuple[Ints, Ints]:
+    """Rows without repetition, ascending, and the place of each among them, -1 for others: (at least n_rows,)."""
+    there = np.zeros(max(n_rows, int(rows.max(initial=-1)) + 1), np.bool_)
+    there[rows] = True
+    found = np.flatnonzero(there)
+    place = np.full(len(there), -1)
+    place[found] = np.arange(len(found))
+    return found, place
 
 
 def proposable(row: Ints, item: Ints, requests: RecallRequests) -> npt.NDArray[np.bool_]:

@@ -25,7 +25,7 @@ ROWS: Final = 16
 
 
 def product(a: npt.NDArray[Numbers], b: npt.NDArray[Numbers]) -> npt.NDArray[Numbers]:
-    """The matrix product, in pieces that BLAS does not share out among threads.
+    """The product of (n, inner) and (inner, width), (n, width), in pieces that BLAS does not share out among threads.
 
     So its bits do not depend on how many there are, and it neither waits for them where other work has the cores nor
     leaves them waiting there: OpenBLAS's threads keep theirs busy for a while after each product.
@@ -83,7 +83,18 @@ def best_of(
 
 
 def best_stored(scores: csr_matrix, rows: Ints, requests: RecallRequests, depth: int) -> pl.DataFrame:
-    """As `best_of`, of scores that few articles have: a column for each of the log, by code."""
+    """As `best_of`, of scores that few articles have.
+
+    Args:
+        scores: Shape (n_rows, n_items), a column for each article of the log, by code; what is not stored, or not above
+            0, is not proposed.
+        rows: The request of each row.
+        requests: All requests.
+        depth: Articles per request at most.
+
+    Returns:
+        `row, item, score, rank` as `newsrec.recall.base.Channel.recall` promises.
+    """
     row, item, score = entries(scores)
     row = rows[row]
     may = proposable(row, item, requests) & (score > 0)

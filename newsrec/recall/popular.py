@@ -20,6 +20,7 @@ from newsrec.recall.base import (
     clicks_per_bucket,
     proposable,
     top_rows,
+    window_weights,
 )
 from newsrec.recall.dense import largest
 
@@ -88,9 +89,7 @@ class Popular:
         tables = []
         for grid in grids.tolist():
             low, high = np.searchsorted(bucket, [grid - max(self._steps), grid])
-            weight = np.zeros(high - low, np.int64)
-            for step, each in zip(self._steps, self.params.weights, strict=True):
-                weight += each * (bucket[low:high] >= grid - step)
+            weight = window_weights(bucket[low:high], grid, self._steps, self.params.weights)
             # Whole numbers below 2 ** 53: exact in any order.
             counted = np.bincount(item[low:high], n[low:high] * weight, self._store.n_items)
             score = counted.astype(np.float64, copy=False)

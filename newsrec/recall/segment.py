@@ -15,7 +15,7 @@ import polars as pl
 
 from features.events import EventStore, history
 from features.windows import Ints, grid_before
-from newsrec.recall.base import RecallRequests, RecallSettings, by_score, nothing
+from newsrec.recall.base import RecallRequests, RecallSettings, by_score, distinct, nothing, window_weights
 from newsrec.recall.dense import Floats, best_of, read_matrix, rows_at_once
 
 
@@ -128,12 +128,9 @@ class Segment:
 
     def _computed(self, grid: int) -> _Shares:
         low, high = np.searchsorted(self._bucket, [grid - max(self._steps), grid])
-        bucket, weight = self._bucket[low:high], np.zeros(high - low, np.int64)
-        for step, each in zip(self._steps, self.params.weights, strict=True):
-            weight += each * (bucket >= grid - step)
-        clicked = np.zeros(self._store.n_items, np.bool_)
-        clicked[self._item[low:high]] = True
-        item, place = np.flatnonzero(clicked), (np.cumsum(clicked) - 1)[self._item[low:high]]
+        weight = window_weights(self._bucket[low:high], grid, self._steps, self.params.weights)
+        item, place = distinct(self._item[low:high])
+        place = place[self._item[low:high]]
         shape = (self._segments + 1, len(item))
         weighed = np.zeros(shape[0] * shape[1])
         for segment in self._segment:

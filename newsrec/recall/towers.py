@@ -19,6 +19,7 @@ from scipy.sparse import csr_matrix
 
 from features.articles import UNIT
 from features.windows import Ints
+from newsrec.recall.base import distinct
 from newsrec.recall.dense import Floats, product
 
 Vectors = npt.NDArray[np.float32]
@@ -70,24 +71,14 @@ class Batch:
         """
         reader, last = np.nonzero(history >= 0)
         before = history[reader, last]
-        met, place = _distinct(np.concatenate([target, before]))
+        met, place = distinct(np.concatenate([target, before]))
         clicked, read = place[target], place[before]
         borders = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.bincount(reader, minlength=len(target)))])
         pool = csr_matrix((weight[reader, last], read, borders), shape=(len(target), len(met)))
         pool.sum_duplicates()
-        column, which = _distinct(clicked, len(met))
+        column, which = distinct(clicked, len(met))
         clash = which[read] >= 0
         return cls(met, pool, column, which[clicked], (reader[clash], which[read][clash]))
-
-
-def _distinct(rows: Ints, n_rows: int = 0) -> tuple[Ints, Ints]:
-    """Rows without repetition, ascending, and the place of each among them, -1 for others: (at least n_rows,)."""
-    there = np.zeros(max(n_rows, int(rows.max(initial=-1)) + 1), np.bool_)
-    there[rows] = True
-    found = np.flatnonzero(there)
-    place = np.full(len(there), -1)
-    place[found] = np.arange(len(found))
-    return found, place
 
 
 def begun(dim: int, hidden: int, text_dim: int, seed: int) -> Weights:

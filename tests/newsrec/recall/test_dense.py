@@ -58,6 +58,14 @@ def test_stored_scores_give_the_lists_of_whole_ones(scores: np.ndarray, depth: i
     assert best_stored(csr_matrix(scores), rows, requests, depth).equals(whole)
 
 
+@pytest.mark.parametrize("shape", [(1, 3, 2), (700, 32, 300), (300, 700, 32), (5, 0, 3), (0, 4, 3), (2, 900, 900)])
+def test_product_in_pieces_is_the_product(shape: tuple[int, int, int]) -> None:
+    rows, inner, columns = shape
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(inner, rows)).astype(np.float32).T, rng.normal(size=(inner, columns)).astype(np.float32)
+    np.testing.assert_allclose(product(a, b), a.astype(np.float64) @ b, atol=1e-4)
+
+
 @pytest.mark.parametrize("shape", [(1, 3, 2), (250, 33, 1800), (2, 33, 5000), (300, 700, 32), (5, 0, 3), (0, 4, 3)])
 def test_product_of_whole_numbers_is_exact(shape: tuple[int, int, int]) -> None:
     rows, inner, columns = shape

@@ -5,7 +5,6 @@ import pytest
 
 from features.articles import UNIT
 from newsrec.recall import towers
-from newsrec.recall.dense import product
 from newsrec.recall.towers import FIRST, Batch, Known, UserTower, Weights, begun, descend, objective
 
 HISTORY = np.array([[1, 3, -1], [2, 2, 0], [0, -1, -1], [4, 1, 2], [5, -1, -1], [1, 4, -1]])
@@ -84,14 +83,6 @@ def test_step_goes_down_and_leaves_articles_alone_that_it_did_not_meet() -> None
     assert (weights["article"][6] == 1).all()
     wanted = old["item"] - 0.01 * slope["item"] / np.sqrt(FIRST + slope["item"] ** 2)
     np.testing.assert_allclose(weights["item"], wanted, rtol=1e-5)
-
-
-@pytest.mark.parametrize("shape", [(1, 3, 2), (700, 32, 300), (300, 700, 32), (5, 0, 3), (0, 4, 3), (2, 900, 900)])
-def test_product_in_pieces_is_the_product(shape: tuple[int, int, int]) -> None:
-    rows, inner, columns = shape
-    rng = np.random.default_rng(0)
-    a, b = rng.normal(size=(inner, rows)).astype(np.float32).T, rng.normal(size=(inner, columns)).astype(np.float32)
-    np.testing.assert_allclose(product(a, b), a.astype(np.float64) @ b, atol=1e-4)
 
 
 class TestUserTower:
